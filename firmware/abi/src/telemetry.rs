@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The telemetry window: RAM that the firmware writes and Linux may only read.
+//!
+//! It starts with a [`Header`], followed at the offsets that the header names
+//! by one [`Core`] per real core, one [`Vcpu`] per vCPU, and one trace ring
+//! per core ([`crate::trace`]). All counters only grow (and wrap). A field is
+//! written by one core at a time with single-copy atomic stores; fields are
+//! not consistent with one another.
+//!
+//! Times are ticks of the system counter (CNTVCT_EL0), [`Header::frequency`]
+//! a second.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// First word of [`Header`]: "TAICHI" and two zero bytes, little-endian.
+pub const MAGIC: u64 = 0x0000_4948_4349_4154;
+
+/// The window's first 4 KiB.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Header {
+    /// [`MAGIC`], written last.
+    pub magic: AtomicU64,
+    /// [`crate::VERSION`].
+    pub version: AtomicU32,
+    /// Real cores.
+    pub cores: AtomicU32,
+    /// vCPUs.
+    pub vcpus: AtomicU32,
+    /// vCPUs that are ready to run and have no core now. A poller need not
+    /// yield where this is 0.
+    pub ready: AtomicU32,
+    /// Ticks of the system counter in a second (CNTFRQ_EL0).
+    pub frequency: AtomicU64,
+    /// Byte offset of the first [`Core`] from the window's start.
+    pub core_offset: AtomicU32,
+    /// Byte offset of the first [`Vcpu`].
+    pub vcpu_offset: AtomicU32,
+    /// Byte offset of the first trace ring.
+    pub trace_offset: AtomicU32,
+    /// Records in one trace ring.
+    pub trace_records: AtomicU32,
+    /// Build id of the firmware: the first 8 bytes of it.
+    pub build: AtomicU64,
+    /// Bit n: core n is a DP core.
+    pub dp_cores: AtomicU64,
+}
+
+/// What a core does, as [`Core::state`] tells it in its low 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CoreState {
+    /// Linux's own CPU runs (the "P" of an accelerator's P/V word).
+    Native = 0,
+    /// A vCPU runs; bits 8..16 of the state hold its number ("V").
+    Lent = 1,
+    /// Linux's own CPU idles, and no vCPU wants the core.
+    Waiting = 2,
+    /// Not started, or switched off by PSCI.
+    Off = 3,
+}
+
+/// One real core. 256 bytes.
+#[repr(C, align(256))]
+#[derive(Debug, Default)]
+pub struct Core {
+    /// The P/V word: a [`CoreState`], and the vCPU in bits 8..16.
+    pub state: AtomicU64,
+    /// MPIDR_EL1's affinity fields.
+    pub mpidr: AtomicU64,
+    /// Times the core was lent.
+    pub lends: AtomicU64,
+    /// Ticks the core was lent.
+    pub lent_ticks: AtomicU64,
+    /// Loads from the yield register.
+    pub yields: AtomicU64,
+    /// Of these, answered with [`crate::doorbell::Reason::Nothing`].
+    pub yields_empty: AtomicU64,
+    /// Reclaims because the slice was over.
+    pub reclaims_slice: AtomicU64,
+    /// Reclaims because of an interrupt of the native context.
+    pub reclaims_interrupt: AtomicU64,
+    /// Reclaims because of a probe.
+    pub reclaims_probe: AtomicU64,
+    /// Lends refused because something for the native context was pending.
+    pub refusals: AtomicU64,
+    /// Probes stored for this core while it was native.
+    pub probes_late: AtomicU64,
+    /// Times this core was taken from busy native code for a starving vCPU.
+    pub forced: AtomicU64,
+    /// Traps from EL1/EL0 (synchronous exceptions to EL2).
+    pub traps: AtomicU64,
+    /// Physical interrupts taken to EL2.
+    pub interrupts: AtomicU64,
+    /// SGIs that EL1 sent from this core.
+    pub sgis: AtomicU64,
+    /// Ticks Linux's own CPU idled with no vCPU to run.
+    pub waiting_ticks: AtomicU64,
+}
+
+/// What a vCPU does, as [`Vcpu::state`] tells it in its low 8 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum VcpuState {
+    /// Never started, or switched off by PSCI.
+    Off = 0,
+    /// It executed WFI and waits for an interrupt.
+    Idle = 1,
+    /// It could run and has no core.
+    Ready = 2,
+    /// It runs; bits 8..16 of the state hold the core's number.
+    Running = 3,
+}
+
+/// One vCPU. 128 bytes.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct Vcpu {
+    /// A [`VcpuState`], and the core in bits 8..16.
+    pub state: AtomicU64,
+    /// The affinity fields of its MPIDR.
+    pub mpidr: AtomicU64,
+    /// Times it was given a core.
+    pub runs: AtomicU64,
+    /// Ticks it ran.
+    pub run_ticks: AtomicU64,
+    /// Ticks it was ready and had no core: what Linux calls stolen time.
+    pub steal_ticks: AtomicU64,
+    /// Times it was put on another core than the time before.
+    pub migrations: AtomicU64,
+    /// Virtual timer interrupts injected.
+    pub timer_irqs: AtomicU64,
+    /// SGIs injected.
+    pub sgis: AtomicU64,
+    /// The longest it ever was ready without a core, in ticks.
+    pub longest_wait: AtomicU64,
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 64);
+    assert!(size_of::<Core>() == 256);
+    assert!(size_of::<Vcpu>() == 128);
+};
+
+/// Byte offset of [`Core`] blocks in a window of this version.
+pub const CORE_OFFSET: usize = crate::PAGE;
+/// Byte offset of [`Vcpu`] blocks.
+pub const VCPU_OFFSET: usize = CORE_OFFSET + crate::MAX_CORES * size_of::<Core>();
+/// Byte offset of the trace rings.
+pub const TRACE_OFFSET: usize =
+    (VCPU_OFFSET + crate::MAX_VCPUS * size_of::<Vcpu>()).next_multiple_of(crate::PAGE);
+/// Bytes of the whole window.
+pub const SIZE: usize = TRACE_OFFSET + crate::MAX_CORES * size_of::<crate::trace::Ring>();
+
+const _: () = assert!(SIZE % crate::PAGE == 0);

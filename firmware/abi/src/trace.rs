@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Trace records: what the firmware did, a ring per core, newest overwriting
+//! oldest.
+
+use core::sync::atomic::AtomicU64;
+
+/// Records in a ring; a power of two.
+pub const RECORDS: usize = 256;
+
+/// One record. 16 bytes.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Record {
+    /// CNTVCT_EL0 when it happened, in ticks.
+    pub ticks: AtomicU64,
+    /// [`Event`] in bits 0..8, the vCPU or 0xff in bits 8..16, an argument in
+    /// bits 16..64.
+    pub word: AtomicU64,
+}
+
+/// A core's ring; [`Ring::head`] counts all records ever written.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Ring {
+    /// Records, the n-th ever written at index n modulo [`RECORDS`].
+    pub records: [Record; RECORDS],
+    /// Records ever written.
+    pub head: AtomicU64,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Event {
+    /// No record.
+    None = 0,
+    /// The core was lent to a vCPU. Argument: 0 idle, 1 yield, 2 forced.
+    Lend = 1,
+    /// The native context has its core again. Argument: the
+    /// [`crate::doorbell::Reason`].
+    Reclaim = 2,
+    /// A vCPU became idle on this core.
+    Idle = 3,
+    /// Another vCPU took over on a lent core.
+    Rotate = 4,
+    /// A trap that is neither fast nor expected often. Argument: ESR_EL2.
+    Trap = 5,
+    /// A PSCI call. Argument: its function id.
+    Psci = 6,
+    /// A physical interrupt was taken to EL2. Argument: INTID.
+    Interrupt = 7,
+    /// A lend was refused. Argument: the mailbox.
+    Refuse = 8,
+    /// A vCPU became ready.
+    Ready = 9,
+}
+
+impl Event {
+    /// The event with this number, `None` where this version has none.
+    pub fn from_number(n: u8) -> Option<Self> {
+        const ALL: [Event; 10] = [
+            Event::None,
+            Event::Lend,
+            Event::Reclaim,
+            Event::Idle,
+            Event::Rotate,
+            Event::Trap,
+            Event::Psci,
+            Event::Interrupt,
+            Event::Refuse,
+            Event::Ready,
+        ];
+        ALL.get(usize::from(n)).copied()
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Record>() == 16);
+    assert!(size_of::<Ring>() == 8192);
+    assert!(RECORDS.is_power_of_two());
+};
