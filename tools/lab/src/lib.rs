@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! (to be written)
+//! The lab: a whole SmartNIC in QEMU, from packages to reports.
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod demo;
