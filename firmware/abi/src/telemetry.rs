@@ -152,4 +152,4 @@ pub const TRACE_OFFSET: usize =
 /// Bytes of the whole window.
 pub const SIZE: usize = TRACE_OFFSET + crate::MAX_CORES * size_of::<crate::trace::Ring>();
 
-const _: () = assert!(SIZE % crate::PAGE == 0);
+const _: () = assert!(SIZE.is_multiple_of(crate::PAGE));

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How a core changes hands while other cores send it interrupts.
+//!
+//! The kick is SGI 0, which is also Linux's reschedule IPI, so a core that
+//! takes SGI 0 at EL2 must know what it meant. It looks into its mailbox,
+//! which holds *levels* (what is wanted of this core), never events:
+//!
+//! - A sender first posts its level, then raises SGI 0, always.
+//! - The owner takes all levels at once, and acts on each level it took.
+//!   So a level that is gone has been acted upon, and an SGI 0 that finds an
+//!   empty mailbox is a late one: nothing is lost by ignoring it.
+//! - Before the owner lends the core it publishes "lent" and then takes the
+//!   mailbox; if there was something for the native context, it does not lend
+//!   and raises SGI 0 for the native context again.
+//! - SGI 0 for the native context of a DP core may have been taken by Linux
+//!   directly, with the level left behind. Then the next lend is refused once
+//!   and Linux gets one reschedule IPI too many, which does no harm.
+//! - A probe reads the published state first: to a core that is not lent it
+//!   posts nothing.
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+#[cfg(not(loom))]
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+/// What is wanted of a core: a set of levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Mail(pub u32);
+
+impl Mail {
+    /// SGI 0 for the native context.
+    pub const NATIVE_SGI: Mail = Mail(1);
+    /// The native context must have its core back: a probe.
+    pub const RECLAIM: Mail = Mail(2);
+    /// The vCPU that runs here has interrupts pending.
+    pub const VCPU: Mail = Mail(4);
+    /// Look at the scheduler: there is something to run, or to time.
+    pub const LOOK: Mail = Mail(8);
+
+    /// Whether any level of `other` is set.
+    #[inline]
+    pub fn has(self, other: Mail) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether the native context must get the core.
+    #[inline]
+    pub fn for_native(self) -> bool {
+        self.has(Mail(Self::NATIVE_SGI.0 | Self::RECLAIM.0))
+    }
+}
+
+const NATIVE: u32 = 0;
+const LENT: u32 = 1;
+
+/// One core's mailbox, and whether the core is lent.
+#[derive(Debug, Default)]
+pub struct Handover {
+    state: AtomicU32,
+    mail: AtomicU32,
+}
+
+impl Handover {
+    /// Native, with an empty mailbox.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(NATIVE),
+            mail: AtomicU32::new(0),
+        }
+    }
+
+    /// Any core: posts `mail`. The caller then raises SGI 0 at the owner.
+    #[inline]
+    pub fn post(&self, mail: Mail) {
+        self.mail.fetch_or(mail.0, SeqCst);
+    }
+
+    /// Any core: posts a probe if the core is lent, and says whether it did
+    /// (then the caller raises SGI 0).
+    #[inline]
+    pub fn post_probe(&self) -> bool {
+        let lent = self.is_lent();
+        if lent {
+            self.post(Mail::RECLAIM);
+        }
+        lent
+    }
+
+    /// Any core: whether the core is lent now.
+    #[inline]
+    pub fn is_lent(&self) -> bool {
+        self.state.load(SeqCst) == LENT
+    }
+
+    /// Owner, at SGI 0 or at any other return to EL2: takes all levels.
+    #[inline]
+    pub fn take(&self) -> Mail {
+        if self.mail.load(SeqCst) == 0 {
+            return Mail(0);
+        }
+        Mail(self.mail.swap(0, SeqCst))
+    }
+
+    /// Owner: publishes "lent", then takes the mailbox. `Err` gives what was
+    /// in it when that forbids lending; the core is native again and the owner
+    /// must act on the levels.
+    #[inline]
+    pub fn begin_lend(&self) -> Result<Mail, Mail> {
+        // An atomic read-modify-write, because a plain store and the load that
+        // follows may change places.
+        self.state.swap(LENT, SeqCst);
+        let mail = self.take();
+        if mail.for_native() {
+            self.end_lend();
+            return Err(mail);
+        }
+        Ok(mail)
+    }
+
+    /// Owner: the native context has the core again.
+    #[inline]
+    pub fn end_lend(&self) {
+        self.state.store(NATIVE, SeqCst);
+    }
+}

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The decisions: round-robin with slices on cores that are lent, and forced
+//! progress on CP cores for vCPUs that would starve.
+//!
+//! Times are ticks of the system counter; [`NEVER`] is a time that doesn't
+//! come. Every vCPU that has no core has a *guardian*, an online CP core whose
+//! hypervisor timer covers what the vCPU waits for: its own timer while it is
+//! idle, the end of its patience while it is ready. [`Scheduler::deadline`] is
+//! when that timer must fire; it may fire too early, never too late.
+//!
+//! Calls that make other cores do something return [`Kicks`]: raise SGI 0 at
+//! these, with [`crate::handover::Mail::LOOK`] posted; they then call
+//! [`Scheduler::tick`].
+
+use crate::queue::Queue;
+use crate::state::{CoreId, CoreState, Illegal, Role, VcpuId, VcpuState, Why};
+use taichi_abi::{MAX_CORES, MAX_VCPUS};
+
+/// A time that doesn't come.
+pub const NEVER: u64 = u64::MAX;
+
+/// What the operator chose, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Params {
+    /// The longest a vCPU runs on a core that was lent, before the core goes
+    /// back or on to the next vCPU.
+    pub slice: u64,
+    /// How long a vCPU is ready without a core before a CP core is taken.
+    pub patience: u64,
+    /// How long it may keep a core that was taken by force.
+    pub forced_slice: u64,
+}
+
+/// Cores to kick, bit n for core n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "a core that isn't kicked may sleep forever"]
+pub struct Kicks(pub u32);
+
+impl Kicks {
+    /// Nobody.
+    pub const NONE: Kicks = Kicks(0);
+
+    #[inline]
+    fn without(self, core: CoreId) -> Self {
+        Kicks(self.0 & !(1 << core))
+    }
+}
+
+/// What a core must do after [`Scheduler::tick`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// Go on with what it does.
+    Continue,
+    /// Run this vCPU in place of the one that has the core.
+    Rotate(VcpuId),
+    /// Give the core back to the native context: the slice is over.
+    Return,
+    /// Lend the core to somebody: it waits, or somebody starves. Call
+    /// [`Scheduler::lend`] with this reason.
+    Lend(Why),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Core {
+    state: CoreState,
+    role: Role,
+    /// End of the slice of the vCPU that runs here.
+    until: u64,
+    /// No ward of this core needs anything before this time.
+    wards: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Vcpu {
+    state: VcpuState,
+    /// When its timer fires, while it is idle.
+    timer: u64,
+    /// Since when it is ready.
+    since: u64,
+    guardian: CoreId,
+}
+
+/// All state of the policy. One for the machine, behind one lock.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    params: Params,
+    cores: [Core; MAX_CORES],
+    vcpus: [Vcpu; MAX_VCPUS],
+    vcpu_count: usize,
+    ready: Queue,
+    /// Bit n: core n is [`CoreState::Waiting`] and not kicked yet.
+    waiting: u32,
+    /// Bit n: core n is a CP core and online.
+    guardians: u32,
+}
+
+impl Scheduler {
+    /// Everything off. `roles` has one entry per core.
+    pub fn new(params: Params, roles: &[Role], vcpus: usize) -> Self {
+        let blank = Core {
+            state: CoreState::Off,
+            role: Role::Cp,
+            until: NEVER,
+            wards: NEVER,
+        };
+        let mut cores = [blank; MAX_CORES];
+        for (core, &role) in cores.iter_mut().zip(roles) {
+            core.role = role;
+        }
+        let vcpu = Vcpu {
+            state: VcpuState::Off,
+            timer: NEVER,
+            since: 0,
+            guardian: 0,
+        };
+        Self {
+            params,
+            cores,
+            vcpus: [vcpu; MAX_VCPUS],
+            vcpu_count: vcpus.min(MAX_VCPUS),
+            ready: Queue::default(),
+            waiting: 0,
+            guardians: 0,
+        }
+    }
+
+    /// What a core does.
+    pub fn core(&self, core: CoreId) -> CoreState {
+        self.cores[core].state
+    }
+
+    /// What a vCPU does.
+    pub fn vcpu(&self, vcpu: VcpuId) -> VcpuState {
+        self.vcpus[vcpu].state
+    }
+
+    /// vCPUs that could run and have no core.
+    #[inline]
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// How long a ready vCPU has waited for a core, in ticks.
+    pub fn waited(&self, vcpu: VcpuId, now: u64) -> u64 {
+        now.saturating_sub(self.vcpus[vcpu].since)
+    }
+
+    /// When this core's hypervisor timer must fire, as far as vCPUs go.
+    #[inline]
+    pub fn deadline(&self, core: CoreId) -> u64 {
+        let core = &self.cores[core];
+        core.until.min(core.wards)
+    }
+
+    // Cores
+
+    /// A core enters Linux.
+    pub fn core_on(&mut self, core: CoreId) -> Result<(), Illegal> {
+        self.cores[core].state.start()?;
+        if self.cores[core].role == Role::Cp {
+            self.guardians |= 1 << core;
+        }
+        Ok(())
+    }
+
+    /// A core is about to leave through PSCI CPU_OFF; its wards move.
+    pub fn core_off(&mut self, core: CoreId, now: u64) -> Result<Kicks, Illegal> {
+        self.cores[core].state.stop()?;
+        self.guardians &= !(1 << core);
+        self.cores[core].wards = NEVER;
+        let mut kicks = Kicks::NONE;
+        for vcpu in 0..self.vcpu_count {
+            if self.vcpus[vcpu].guardian == core {
+                kicks.0 |= self.guard(vcpu, now).0;
+            }
+        }
+        Ok(kicks)
+    }
+
+    /// A native context gives its core away. `Ok(None)`: nobody wants it.
+    #[inline]
+    pub fn lend(&mut self, core: CoreId, why: Why, now: u64) -> Result<Option<VcpuId>, Illegal> {
+        if self.cores[core].state == CoreState::Waiting {
+            self.wake(core)?;
+        }
+        let Some(vcpu) = self.ready.pop() else {
+            return Ok(None);
+        };
+        if let Err(e) = self.cores[core].state.lend(vcpu, why) {
+            self.ready.push_front(vcpu);
+            return Err(e);
+        }
+        self.dispatch(core, vcpu, why, now)?;
+        Ok(Some(vcpu))
+    }
+
+    /// The native context idles and [`Self::lend`] found nobody.
+    pub fn wait(&mut self, core: CoreId) -> Result<(), Illegal> {
+        self.cores[core].state.wait()?;
+        self.waiting |= 1 << core;
+        Ok(())
+    }
+
+    /// A waiting core has something to do in its native context.
+    pub fn wake(&mut self, core: CoreId) -> Result<(), Illegal> {
+        self.cores[core].state.wake()?;
+        self.waiting &= !(1 << core);
+        Ok(())
+    }
+
+    /// The native context takes its core back; the vCPU is ready.
+    #[inline]
+    pub fn reclaim(&mut self, core: CoreId, now: u64) -> Result<Kicks, Illegal> {
+        let (vcpu, _) = self.cores[core].state.reclaim()?;
+        self.cores[core].until = NEVER;
+        self.vcpus[vcpu].state.preempt()?;
+        self.ready.push(vcpu);
+        Ok(self.place(vcpu, core, now))
+    }
+
+    /// The hypervisor timer fired, or somebody kicked.
+    pub fn tick(&mut self, core: CoreId, now: u64) -> Result<(Tick, Kicks), Illegal> {
+        let mut kicks = Kicks::NONE;
+        let mut starving = false;
+        if now >= self.cores[core].wards {
+            (starving, kicks) = self.look_after_wards(core, now);
+        }
+        let tick = match self.cores[core].state {
+            CoreState::Lent { vcpu, why } if now >= self.cores[core].until => {
+                self.slice_over(core, vcpu, why, now, &mut kicks)?
+            }
+            CoreState::Waiting if self.ready.len() > 0 => Tick::Lend(Why::Idle),
+            CoreState::Waiting => {
+                // Somebody else took what this core was kicked for.
+                self.waiting |= 1 << core;
+                Tick::Continue
+            }
+            CoreState::Native if starving => Tick::Lend(Why::Forced),
+            _ => Tick::Continue,
+        };
+        Ok((tick, kicks))
+    }
+
+    fn slice_over(
+        &mut self,
+        core: CoreId,
+        vcpu: VcpuId,
+        why: Why,
+        now: u64,
+        kicks: &mut Kicks,
+    ) -> Result<Tick, Illegal> {
+        match (why, self.ready.pop()) {
+            // An idle core serves the next one, or goes on with the only one.
+            (Why::Idle, None) => {
+                self.cores[core].until = now.saturating_add(self.params.slice);
+                Ok(Tick::Continue)
+            }
+            (Why::Idle, Some(next)) => {
+                self.cores[core].state.rotate(next)?;
+                self.vcpus[vcpu].state.preempt()?;
+                self.ready.push(vcpu);
+                *kicks = Kicks(kicks.0 | self.place(vcpu, core, now).0);
+                self.dispatch(core, next, why, now)?;
+                Ok(Tick::Rotate(next))
+            }
+            // A poller looks at its queues, busy native code goes on.
+            (_, next) => {
+                if let Some(next) = next {
+                    self.ready.push_front(next);
+                }
+                Ok(Tick::Return)
+            }
+        }
+    }
+
+    // vCPUs
+
+    /// PSCI CPU_ON for a vCPU.
+    pub fn vcpu_on(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Result<Kicks, Illegal> {
+        self.vcpus[vcpu].state.start()?;
+        self.ready.push(vcpu);
+        Ok(self.place(vcpu, from, now))
+    }
+
+    /// The vCPU on this core called PSCI CPU_OFF. See [`Self::next`].
+    pub fn vcpu_off(&mut self, core: CoreId, now: u64) -> Result<Option<VcpuId>, Illegal> {
+        let CoreState::Lent { vcpu, .. } = self.cores[core].state else {
+            return Err(Illegal);
+        };
+        self.vcpus[vcpu].state.stop()?;
+        self.next(core, now)
+    }
+
+    /// The vCPU on this core executed WFI; its timer fires at `timer`. See
+    /// [`Self::next`].
+    #[inline]
+    pub fn vcpu_idle(
+        &mut self,
+        core: CoreId,
+        timer: u64,
+        now: u64,
+    ) -> Result<(Option<VcpuId>, Kicks), Illegal> {
+        let CoreState::Lent { vcpu, .. } = self.cores[core].state else {
+            return Err(Illegal);
+        };
+        self.vcpus[vcpu].state.sleep()?;
+        self.vcpus[vcpu].timer = timer;
+        let kicks = if timer == NEVER {
+            Kicks::NONE
+        } else {
+            self.guard(vcpu, now)
+        };
+        Ok((self.next(core, now)?, kicks.without(core)))
+    }
+
+    /// An interrupt for a vCPU: an idle one becomes ready, a ready one runs
+    /// next, because somebody waits for it. `from` is the core that says so.
+    #[inline]
+    pub fn vcpu_interrupt(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
+        match self.vcpus[vcpu].state {
+            VcpuState::Idle if self.vcpus[vcpu].state.wake().is_ok() => {
+                self.ready.push_front(vcpu);
+                self.place(vcpu, from, now)
+            }
+            VcpuState::Ready if self.ready.remove(vcpu) => {
+                self.ready.push_front(vcpu);
+                Kicks::NONE
+            }
+            _ => Kicks::NONE,
+        }
+    }
+
+    // Common steps
+
+    /// The vCPU that follows one which gave up a lent core by itself, or
+    /// `None`: then the core is native again.
+    fn next(&mut self, core: CoreId, now: u64) -> Result<Option<VcpuId>, Illegal> {
+        let CoreState::Lent { why, .. } = self.cores[core].state else {
+            return Err(Illegal);
+        };
+        // What was taken by force goes back as soon as the starving one is done.
+        let next = if why == Why::Forced {
+            None
+        } else {
+            self.ready.pop()
+        };
+        match next {
+            Some(next) => {
+                self.cores[core].state.rotate(next)?;
+                self.dispatch(core, next, why, now)?;
+            }
+            None => {
+                self.cores[core].state.reclaim()?;
+                self.cores[core].until = NEVER;
+            }
+        }
+        Ok(next)
+    }
+
+    #[inline]
+    fn dispatch(&mut self, core: CoreId, vcpu: VcpuId, why: Why, now: u64) -> Result<(), Illegal> {
+        self.vcpus[vcpu].state.dispatch(core)?;
+        let slice = if why == Why::Forced {
+            self.params.forced_slice
+        } else {
+            self.params.slice
+        };
+        self.cores[core].until = now.saturating_add(slice);
+        Ok(())
+    }
+
+    /// A vCPU has just joined the ready queue: a waiting core takes it at
+    /// once; otherwise its guardian watches its patience.
+    #[inline]
+    fn place(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
+        self.vcpus[vcpu].since = now;
+        let mut kicks = self.guard(vcpu, now).without(from);
+        if self.waiting != 0 {
+            // One vCPU for one waiting core: the next one kicks another.
+            let core = self.waiting.trailing_zeros() as CoreId;
+            self.waiting &= self.waiting - 1;
+            kicks.0 |= 1 << core;
+        }
+        kicks
+    }
+
+    /// Gives a vCPU without a core its guardian, and kicks it if its timer
+    /// must now fire earlier.
+    #[inline]
+    fn guard(&mut self, vcpu: VcpuId, now: u64) -> Kicks {
+        let Vcpu {
+            state,
+            timer,
+            since,
+            ..
+        } = self.vcpus[vcpu];
+        let at = match state {
+            VcpuState::Idle => timer,
+            // One that starves already is looked at again when native code has
+            // had as long a turn as a forced slice.
+            VcpuState::Ready => since
+                .saturating_add(self.params.patience)
+                .max(now.saturating_add(2 * self.params.forced_slice)),
+            VcpuState::Off | VcpuState::Running { .. } => return Kicks::NONE,
+        };
+        let guardian = self.guardian(vcpu);
+        self.vcpus[vcpu].guardian = guardian;
+        let wards = &mut self.cores[guardian].wards;
+        if at >= *wards {
+            return Kicks::NONE;
+        }
+        *wards = at;
+        Kicks(1 << guardian)
+    }
+
+    /// The n-th online CP core for the n-th vCPU, in a circle.
+    #[inline]
+    fn guardian(&self, vcpu: VcpuId) -> CoreId {
+        let current = self.vcpus[vcpu].guardian;
+        let preferred = vcpu % MAX_CORES;
+        for candidate in [preferred, current] {
+            if self.guardians & (1 << candidate) != 0 {
+                return candidate;
+            }
+        }
+        let count = self.guardians.count_ones();
+        if count == 0 {
+            return 0;
+        }
+        let mut left = self.guardians;
+        for _ in 0..(vcpu as u32 % count) {
+            left &= left - 1;
+        }
+        left.trailing_zeros() as CoreId
+    }
+
+    /// Wakes wards whose timer fired, finds whether one starves, and works out
+    /// when to look again.
+    fn look_after_wards(&mut self, core: CoreId, now: u64) -> (bool, Kicks) {
+        self.cores[core].wards = NEVER;
+        let mut kicks = Kicks::NONE;
+        let mut starving = None;
+        for vcpu in 0..self.vcpu_count {
+            if self.vcpus[vcpu].guardian != core {
+                continue;
+            }
+            if self.vcpus[vcpu].state == VcpuState::Idle && self.vcpus[vcpu].timer <= now {
+                kicks.0 |= self.vcpu_interrupt(vcpu, core, now).0;
+                continue;
+            }
+            kicks.0 |= self.guard(vcpu, now).0;
+            let starved = self.vcpus[vcpu].state == VcpuState::Ready
+                && self.waited(vcpu, now) >= self.params.patience;
+            if starved && starving.is_none_or(|s| self.waited(s, now) < self.waited(vcpu, now)) {
+                starving = Some(vcpu);
+            }
+        }
+        if let Some(vcpu) = starving
+            && self.ready.remove(vcpu)
+        {
+            self.ready.push_front(vcpu);
+        }
+        (starving.is_some(), kicks.without(core))
+    }
+}
