@@ -1,3 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! (to be written)
+//! What Linux believes the machine is.
+//!
+//! Linux sits on real cores (pCPUs) and on virtual ones (vCPUs) and must not
+//! be able to tell them apart. Everything that keeps up this belief is decided
+//! here, as pure functions and state machines: registers' values come in as
+//! integers, decisions go out as integers. The crate touches no hardware, has
+//! no clock and no unsafe code, and all of it runs under `cargo test`.
+//!
+//! At boot (these modules allocate):
+//!
+//! - [`config`]: the one grammar of the firmware's options
+//! - [`platform`]: what the device tree says about the machine
+//! - [`tree`]: the device tree that Linux gets to see
+//! - [`image`]: the header of an arm64 kernel
+//! - [`stage2`]: translation tables, for Linux's stage 2 and EL2's own stage 1
+//!
+//! At every trap (no allocation, no panic, no formatting):
+//!
+//! - [`trap`]: what a trap to EL2 wants
+//! - [`affinity`]: names of CPUs (MPIDR) and sets of cores
+//! - [`psci`]: CPUs that appear and go
+//! - [`redist`]: the GIC redistributor of a vCPU
+//! - [`sgi_page`]: Linux's stores to the redistributor of a real core
+//! - [`irouter`]: where device interrupts are routed
 #![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod affinity;
+pub mod config;
+pub mod image;
+pub mod list_registers;
+pub mod psci;
+pub mod trap;

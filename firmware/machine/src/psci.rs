@@ -1,0 +1,673 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The PSCI server (Arm DEN 0022): CPUs that appear and go.
+//!
+//! Linux's SMCs end at EL2. A call about a vCPU is answered here, one about a
+//! real core is checked here and then carried out by EL2, so that the core
+//! enters Linux below us; what concerns no CPU goes to the firmware below.
+//!
+//! A CPU's state changes in two steps, because another CPU does part of the
+//! work:
+//!
+//! ```text
+//!        CPU_ON             started             CPU_OFF             stopped
+//! Off ──────────▶ OnPending ───────▶ On ──────────▶ OffPending ───────▶ Off
+//!                     └──────────── failed ────────────▶ Off
+//! ```
+//!
+//! With vCPUs the boot core may not go offline, because their device
+//! interrupts are routed to it. Linux learns that by the standard way: a
+//! Trusted OS that "lives" there and can't migrate (section 5.9).
+
+use crate::affinity::Mpidr;
+use core::ops::Range;
+
+/// A CPU of Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuId {
+    /// The pCPU with this index.
+    Core(usize),
+    /// The vCPU with this index.
+    Vcpu(usize),
+}
+
+/// What the caller of [`Psci::call`] has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Return this in x0.
+    Return(i64),
+    /// Make vCPU `index` ready, with its program counter at `entry` and
+    /// `context` in x0, MMU off; then [`Psci::started`], and return
+    /// [`SUCCESS`] to the caller.
+    StartVcpu {
+        /// The vCPU.
+        index: usize,
+        /// Its first instruction.
+        entry: u64,
+        /// Its x0.
+        context: u64,
+    },
+    /// The calling vCPU ends here. Once it is off its core: [`Psci::stopped`].
+    StopVcpu,
+    /// Start core `index` by a real CPU_ON, at EL2, to enter Linux at `entry`.
+    /// The new core says [`Psci::started`]; if the real call fails, the
+    /// caller says [`Psci::failed`] and returns its error.
+    StartCore {
+        /// The core.
+        index: usize,
+        /// Its first instruction at EL1.
+        entry: u64,
+        /// Its x0.
+        context: u64,
+    },
+    /// The calling core ends here: [`Psci::stopped`], then a real CPU_OFF.
+    StopCore,
+    /// The caller sleeps like in WFI. After that a `standby` call returns
+    /// [`SUCCESS`]; a power-down one continues at `entry` with `context` in
+    /// x0, MMU off, as if just started.
+    Suspend {
+        /// The state keeps registers.
+        standby: bool,
+        /// Where to continue after a power-down.
+        entry: u64,
+        /// x0 after a power-down.
+        context: u64,
+    },
+    /// The firmware below answers: pass the call on.
+    Forward,
+    /// Switch the machine off.
+    SystemOff,
+    /// Reset the machine.
+    SystemReset,
+}
+
+/// The call did what it should.
+pub const SUCCESS: i64 = 0;
+/// There is no such function.
+pub const NOT_SUPPORTED: i64 = -1;
+/// An argument names nothing that exists.
+pub const INVALID_PARAMETERS: i64 = -2;
+/// The call is not allowed here.
+pub const DENIED: i64 = -3;
+/// The CPU is on.
+pub const ALREADY_ON: i64 = -4;
+/// The CPU is starting.
+pub const ON_PENDING: i64 = -5;
+/// The entry point is no memory of the caller's.
+pub const INVALID_ADDRESS: i64 = -9;
+
+/// Function numbers (DEN 0022, 5.1): bits 0 to 5 of the function id.
+mod function {
+    pub const VERSION: u32 = 0x00;
+    pub const CPU_SUSPEND: u32 = 0x01;
+    pub const CPU_OFF: u32 = 0x02;
+    pub const CPU_ON: u32 = 0x03;
+    pub const AFFINITY_INFO: u32 = 0x04;
+    pub const MIGRATE: u32 = 0x05;
+    pub const MIGRATE_INFO_TYPE: u32 = 0x06;
+    pub const MIGRATE_INFO_UP_CPU: u32 = 0x07;
+    pub const SYSTEM_OFF: u32 = 0x08;
+    pub const SYSTEM_RESET: u32 = 0x09;
+    pub const FEATURES: u32 = 0x0a;
+    pub const SYSTEM_RESET2: u32 = 0x12;
+    pub const MEM_PROTECT: u32 = 0x13;
+    pub const MEM_PROTECT_CHECK_RANGE: u32 = 0x14;
+    pub const SYSTEM_OFF2: u32 = 0x15;
+
+    /// Whether a function has an SMC64 form, whose arguments have 64 bits.
+    pub const fn has_64_bits(number: u32) -> bool {
+        matches!(
+            number,
+            CPU_SUSPEND
+                | CPU_ON
+                | AFFINITY_INFO
+                | MIGRATE
+                | MIGRATE_INFO_UP_CPU
+                | SYSTEM_RESET2
+                | MEM_PROTECT_CHECK_RANGE
+                | SYSTEM_OFF2
+        )
+    }
+}
+
+/// Bit of a function id: SMC64.
+const SMC64: u32 = 1 << 30;
+/// Function ids without [`SMC64`] and the function's number.
+const PSCI_BASE: u32 = 0x8400_0000;
+/// SMCCC_VERSION, about which PSCI_FEATURES may be asked.
+const SMCCC_VERSION: u32 = 0x8000_0000;
+
+/// MIGRATE_INFO_TYPE: a Trusted OS on one CPU that can't migrate.
+const TOS_UP_NO_MIGRATE: i64 = 1;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CpuState {
+    /// Not in Linux's hands.
+    #[default]
+    Off,
+    /// Somebody called CPU_ON and it has not arrived yet.
+    OnPending,
+    /// Linux runs on it.
+    On,
+    /// It called CPU_OFF and has not left yet.
+    OffPending,
+}
+
+/// The most CPUs of one kind.
+const MAX: usize = taichi_abi::MAX_CORES;
+const _: () = assert!(MAX >= taichi_abi::MAX_VCPUS);
+
+/// CPUs of one kind.
+#[derive(Clone, Copy, Debug)]
+struct Cpus {
+    mpidr: [Mpidr; MAX],
+    state: [CpuState; MAX],
+    count: usize,
+}
+
+impl Cpus {
+    fn new(names: &[Mpidr]) -> Self {
+        let mut mpidr = [Mpidr::default(); MAX];
+        for (slot, &name) in mpidr.iter_mut().zip(names) {
+            *slot = name;
+        }
+        Self {
+            mpidr,
+            state: [CpuState::Off; MAX],
+            count: names.len().min(MAX),
+        }
+    }
+
+    fn find(&self, target: u64) -> Option<usize> {
+        self.mpidr
+            .iter()
+            .take(self.count)
+            .position(|m| m.value() == target)
+    }
+}
+
+/// The PSCI server: the state of every CPU that Linux knows.
+#[derive(Clone, Debug)]
+pub struct Psci {
+    /// What PSCI_VERSION returns: what the firmware below returned, or 1.1.
+    pub version: u32,
+    /// Power states have the extended format (bit 1 of what PSCI_FEATURES of
+    /// CPU_SUSPEND returned below).
+    pub extended_state: bool,
+    /// Physical addresses that belong to EL2: no entry point may lie there.
+    pub firmware: Range<u64>,
+    cores: Cpus,
+    vcpus: Cpus,
+    boot_core: usize,
+}
+
+impl Psci {
+    /// The server of a machine that has just booted on `boot_core`; every
+    /// other CPU is off. CPUs beyond 16 of a kind are left out.
+    pub fn new(cores: &[Mpidr], vcpus: &[Mpidr], boot_core: usize) -> Self {
+        let mut psci = Self {
+            version: 0x1_0001,
+            extended_state: false,
+            firmware: 0..0,
+            cores: Cpus::new(cores),
+            vcpus: Cpus::new(vcpus),
+            boot_core,
+        };
+        psci.started(CpuId::Core(boot_core));
+        psci
+    }
+
+    /// The state of a CPU; `Off` for one that doesn't exist.
+    pub fn state(&self, cpu: CpuId) -> CpuState {
+        let (cpus, index) = match cpu {
+            CpuId::Core(index) => (&self.cores, index),
+            CpuId::Vcpu(index) => (&self.vcpus, index),
+        };
+        cpus.state.get(index).copied().unwrap_or_default()
+    }
+
+    fn set(&mut self, cpu: CpuId, state: CpuState) {
+        let (cpus, index) = match cpu {
+            CpuId::Core(index) => (&mut self.cores, index),
+            CpuId::Vcpu(index) => (&mut self.vcpus, index),
+        };
+        if let Some(slot) = cpus.state.get_mut(index).filter(|_| index < cpus.count) {
+            *slot = state;
+        }
+    }
+
+    /// `cpu` has entered Linux. (Also: its real CPU_OFF was refused.)
+    pub fn started(&mut self, cpu: CpuId) {
+        self.set(cpu, CpuState::On);
+    }
+
+    /// `cpu` has left Linux and may be started again.
+    pub fn stopped(&mut self, cpu: CpuId) {
+        self.set(cpu, CpuState::Off);
+    }
+
+    /// `cpu` could not be started.
+    pub fn failed(&mut self, cpu: CpuId) {
+        self.set(cpu, CpuState::Off);
+    }
+
+    /// Core `index` has entered Linux: [`Self::started`].
+    pub fn core_started(&mut self, index: usize) {
+        self.started(CpuId::Core(index));
+    }
+
+    /// Core `index` has left Linux: [`Self::stopped`].
+    pub fn core_stopped(&mut self, index: usize) {
+        self.stopped(CpuId::Core(index));
+    }
+
+    /// Answers the SMC (or HVC) with function id `fid` and x1 to x3 in `args`.
+    pub fn call(&mut self, caller: CpuId, fid: u32, args: [u64; 3]) -> Action {
+        if fid & !SMC64 & !0x1f != PSCI_BASE {
+            return Action::Forward;
+        }
+        let number = fid & 0x1f;
+        if fid & SMC64 != 0 && !function::has_64_bits(number) {
+            return Action::Return(NOT_SUPPORTED);
+        }
+        let args = if fid & SMC64 != 0 {
+            args
+        } else {
+            args.map(|a| a & 0xffff_ffff)
+        };
+        let lives_here = self.vcpus.count > 0;
+        match number {
+            function::VERSION => Action::Return(i64::from(self.version)),
+            function::CPU_SUSPEND => self.suspend(args),
+            function::CPU_OFF => self.cpu_off(caller),
+            function::CPU_ON => self.cpu_on(args),
+            function::AFFINITY_INFO => Action::Return(self.affinity_info(args)),
+            function::MIGRATE if lives_here => Action::Return(DENIED),
+            function::MIGRATE_INFO_TYPE if lives_here => Action::Return(TOS_UP_NO_MIGRATE),
+            function::MIGRATE_INFO_UP_CPU if lives_here => Action::Return(self.boot_mpidr()),
+            function::MIGRATE | function::MIGRATE_INFO_TYPE | function::MIGRATE_INFO_UP_CPU => {
+                Action::Forward
+            }
+            function::SYSTEM_OFF => Action::SystemOff,
+            function::SYSTEM_RESET => Action::SystemReset,
+            function::FEATURES => self.features(args[0] as u32),
+            function::SYSTEM_RESET2
+            | function::SYSTEM_OFF2
+            | function::MEM_PROTECT
+            | function::MEM_PROTECT_CHECK_RANGE => Action::Forward,
+            _ => Action::Return(NOT_SUPPORTED),
+        }
+    }
+
+    fn boot_mpidr(&self) -> i64 {
+        self.cores
+            .mpidr
+            .get(self.boot_core)
+            .map_or(0, |m| m.value() as i64)
+    }
+
+    fn find(&self, target: u64) -> Option<CpuId> {
+        let core = self.cores.find(target).map(CpuId::Core);
+        core.or_else(|| self.vcpus.find(target).map(CpuId::Vcpu))
+    }
+
+    /// Section 5.4. The states between standby and off don't matter: nothing
+    /// is lost while EL2 keeps the core.
+    fn suspend(&self, [power_state, entry, context]: [u64; 3]) -> Action {
+        let type_bit = if self.extended_state { 30 } else { 16 };
+        let standby = power_state >> type_bit & 1 == 0;
+        if !standby && !self.may_enter(entry) {
+            return Action::Return(INVALID_ADDRESS);
+        }
+        Action::Suspend {
+            standby,
+            entry,
+            context,
+        }
+    }
+
+    /// Section 5.5.
+    fn cpu_off(&mut self, caller: CpuId) -> Action {
+        if self.vcpus.count > 0 && caller == CpuId::Core(self.boot_core) {
+            return Action::Return(DENIED);
+        }
+        self.set(caller, CpuState::OffPending);
+        match caller {
+            CpuId::Core(_) => Action::StopCore,
+            CpuId::Vcpu(_) => Action::StopVcpu,
+        }
+    }
+
+    /// Section 5.6.
+    fn cpu_on(&mut self, [target, entry, context]: [u64; 3]) -> Action {
+        let Some(cpu) = self.find(target) else {
+            return Action::Return(INVALID_PARAMETERS);
+        };
+        match self.state(cpu) {
+            CpuState::On | CpuState::OffPending => return Action::Return(ALREADY_ON),
+            CpuState::OnPending => return Action::Return(ON_PENDING),
+            CpuState::Off => {}
+        }
+        if !self.may_enter(entry) {
+            return Action::Return(INVALID_ADDRESS);
+        }
+        self.set(cpu, CpuState::OnPending);
+        match cpu {
+            CpuId::Core(index) => Action::StartCore {
+                index,
+                entry,
+                context,
+            },
+            CpuId::Vcpu(index) => Action::StartVcpu {
+                index,
+                entry,
+                context,
+            },
+        }
+    }
+
+    fn may_enter(&self, entry: u64) -> bool {
+        entry.is_multiple_of(4) && !self.firmware.contains(&entry)
+    }
+
+    /// Section 5.7. Levels above 0 are optional since PSCI 1.0.
+    fn affinity_info(&self, [target, level, _]: [u64; 3]) -> i64 {
+        if level != 0 {
+            return INVALID_PARAMETERS;
+        }
+        match self.find(target).map(|cpu| self.state(cpu)) {
+            None => INVALID_PARAMETERS,
+            Some(CpuState::On | CpuState::OffPending) => 0,
+            Some(CpuState::Off) => 1,
+            Some(CpuState::OnPending) => 2,
+        }
+    }
+
+    /// Section 5.15.
+    fn features(&self, fid: u32) -> Action {
+        let number = fid & 0x1f;
+        if fid == SMCCC_VERSION {
+            return Action::Forward;
+        }
+        if fid & !SMC64 & !0x1f != PSCI_BASE || (fid & SMC64 != 0 && !function::has_64_bits(number))
+        {
+            return Action::Return(NOT_SUPPORTED);
+        }
+        match number {
+            // Platform-coordinated only; the format is the one below.
+            function::CPU_SUSPEND => Action::Return(i64::from(self.extended_state) << 1),
+            function::VERSION..=function::FEATURES => Action::Return(SUCCESS),
+            function::SYSTEM_RESET2
+            | function::SYSTEM_OFF2
+            | function::MEM_PROTECT
+            | function::MEM_PROTECT_CHECK_RANGE => Action::Forward,
+            _ => Action::Return(NOT_SUPPORTED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::affinity::vcpu_mpidr;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const CPU_ON_64: u32 = 0xc400_0003;
+    const CPU_OFF: u32 = 0x8400_0002;
+    const AFFINITY_INFO_64: u32 = 0xc400_0004;
+
+    fn machine(cores: usize, vcpus: usize) -> (Psci, Vec<Mpidr>, Vec<Mpidr>) {
+        let cores: Vec<_> = (0..cores as u64).map(Mpidr::new).collect();
+        let vcpus: Vec<_> = (0..vcpus).map(|i| vcpu_mpidr(i, &cores)).collect();
+        let mut psci = Psci::new(&cores, &vcpus, 0);
+        psci.firmware = 0x4000_0000..0x4020_0000;
+        (psci, cores, vcpus)
+    }
+
+    fn returned(action: Action) -> i64 {
+        match action {
+            Action::Return(value) => value,
+            other => panic!("{other:?} is no answer"),
+        }
+    }
+
+    #[test]
+    fn a_core_comes_and_goes() {
+        let (mut psci, cores, _) = machine(2, 1);
+        let boot = CpuId::Core(0);
+        let on = [cores[1].value(), 0x8000_0000, 7];
+        let info = [cores[1].value(), 0, 0];
+        assert_eq!(psci.call(boot, AFFINITY_INFO_64, info), Action::Return(1));
+        let start = Action::StartCore {
+            index: 1,
+            entry: 0x8000_0000,
+            context: 7,
+        };
+        assert_eq!(psci.call(boot, CPU_ON_64, on), start);
+        assert_eq!(psci.call(boot, AFFINITY_INFO_64, info), Action::Return(2));
+        assert_eq!(psci.call(boot, CPU_ON_64, on), Action::Return(ON_PENDING));
+        psci.core_started(1);
+        assert_eq!(psci.call(boot, AFFINITY_INFO_64, info), Action::Return(0));
+        assert_eq!(psci.call(boot, CPU_ON_64, on), Action::Return(ALREADY_ON));
+        assert_eq!(psci.call(CpuId::Core(1), CPU_OFF, [0; 3]), Action::StopCore);
+        assert_eq!(psci.call(boot, CPU_ON_64, on), Action::Return(ALREADY_ON));
+        psci.core_stopped(1);
+        assert_eq!(psci.call(boot, AFFINITY_INFO_64, info), Action::Return(1));
+        assert_eq!(psci.call(boot, CPU_ON_64, on), start);
+        psci.failed(CpuId::Core(1));
+        assert_eq!(psci.state(CpuId::Core(1)), CpuState::Off);
+    }
+
+    #[test]
+    fn the_boot_core_stays_while_there_are_vcpus() {
+        let (mut psci, cores, _) = machine(2, 1);
+        let boot = CpuId::Core(0);
+        assert_eq!(psci.call(boot, CPU_OFF, [0; 3]), Action::Return(DENIED));
+        assert_eq!(psci.call(boot, 0x8400_0006, [0; 3]), Action::Return(1));
+        assert_eq!(
+            psci.call(boot, 0xc400_0007, [0; 3]),
+            Action::Return(cores[0].value() as i64)
+        );
+        assert_eq!(psci.call(boot, 0xc400_0005, [0; 3]), Action::Return(DENIED));
+        let (mut psci, ..) = machine(2, 0);
+        assert_eq!(psci.call(boot, CPU_OFF, [0; 3]), Action::StopCore);
+        assert_eq!(psci.call(boot, 0x8400_0006, [0; 3]), Action::Forward);
+    }
+
+    #[test]
+    fn wrong_arguments() {
+        let (mut psci, cores, vcpus) = machine(2, 1);
+        let mut call = |fid, args| psci.call(CpuId::Core(0), fid, args);
+        let target = cores[1].value();
+        assert_eq!(returned(call(CPU_ON_64, [99, 0, 0])), INVALID_PARAMETERS);
+        assert_eq!(
+            returned(call(CPU_ON_64, [target | 1 << 31, 0, 0])),
+            INVALID_PARAMETERS
+        );
+        assert_eq!(
+            returned(call(CPU_ON_64, [target, 0x401f_fffc, 0])),
+            INVALID_ADDRESS
+        );
+        assert_eq!(
+            returned(call(CPU_ON_64, [vcpus[0].value(), 2, 0])),
+            INVALID_ADDRESS
+        );
+        assert_eq!(
+            returned(call(AFFINITY_INFO_64, [target, 1, 0])),
+            INVALID_PARAMETERS
+        );
+        assert_eq!(
+            returned(call(AFFINITY_INFO_64, [99, 0, 0])),
+            INVALID_PARAMETERS
+        );
+        // SMC32 takes the low halves.
+        let on = call(
+            0x8400_0003,
+            [1 << 32 | vcpus[0].value(), 1 << 32 | 4, 1 << 32 | 5],
+        );
+        assert_eq!(
+            on,
+            Action::StartVcpu {
+                index: 0,
+                entry: 4,
+                context: 5
+            }
+        );
+    }
+
+    #[test]
+    fn suspends() {
+        let (mut psci, ..) = machine(2, 1);
+        let vcpu = CpuId::Vcpu(0);
+        let suspend = |psci: &mut Psci, args| psci.call(vcpu, 0xc400_0001, args);
+        let standby = |standby, entry| Action::Suspend {
+            standby,
+            entry,
+            context: 9,
+        };
+        assert_eq!(suspend(&mut psci, [0, 8, 9]), standby(true, 8));
+        assert_eq!(suspend(&mut psci, [1 << 16, 8, 9]), standby(false, 8));
+        assert_eq!(
+            suspend(&mut psci, [1 << 16, 0x4000_0000, 9]),
+            Action::Return(INVALID_ADDRESS)
+        );
+        psci.extended_state = true;
+        assert_eq!(suspend(&mut psci, [1 << 16, 8, 9]), standby(true, 8));
+        assert_eq!(suspend(&mut psci, [1 << 30, 8, 9]), standby(false, 8));
+    }
+
+    #[test]
+    fn other_functions() {
+        let (mut psci, ..) = machine(2, 1);
+        psci.version = 0x1_0003;
+        let mut call = |fid, arg| psci.call(CpuId::Core(1), fid, [arg, 0, 0]);
+        assert_eq!(call(0x8400_0000, 0), Action::Return(0x1_0003));
+        assert_eq!(call(0x8400_0008, 0), Action::SystemOff);
+        assert_eq!(call(0x8400_0009, 0), Action::SystemReset);
+        assert_eq!(call(0x8400_0012, 0), Action::Forward);
+        // Without an SMC64 form, unknown, and SYSTEM_SUSPEND.
+        for fid in [
+            0xc400_0000,
+            0xc400_0002,
+            0x8400_001f,
+            0x8400_000e,
+            0xc400_000e,
+        ] {
+            assert_eq!(call(fid, 0), Action::Return(NOT_SUPPORTED), "{fid:#x}");
+            assert_eq!(
+                call(0x8400_000a, fid.into()),
+                Action::Return(NOT_SUPPORTED),
+                "{fid:#x}"
+            );
+        }
+        // SMCCC_VERSION, PV_TIME_FEATURES and an OEM's call are not PSCI.
+        for fid in [
+            0x8000_0000,
+            0xc500_0020,
+            0x8300_0001,
+            0x8400_0020,
+            0x0400_0000,
+        ] {
+            assert_eq!(call(fid, 0), Action::Forward, "{fid:#x}");
+        }
+        for fid in [
+            0x8400_0000,
+            CPU_OFF,
+            CPU_ON_64,
+            AFFINITY_INFO_64,
+            0x8400_000a,
+        ] {
+            assert_eq!(
+                call(0x8400_000a, fid.into()),
+                Action::Return(SUCCESS),
+                "{fid:#x}"
+            );
+        }
+        assert_eq!(call(0x8400_000a, 0x8000_0000), Action::Forward);
+        assert_eq!(call(0x8400_000a, 0xc400_0012), Action::Forward);
+    }
+
+    /// What a test does next; indices are taken modulo the number of CPUs.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        On(usize),
+        Off(usize),
+        Started(usize),
+        Stopped(usize),
+        Failed(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        (0..5, 0usize..32).prop_map(|(kind, cpu)| match kind {
+            0 => Step::On(cpu),
+            1 => Step::Off(cpu),
+            2 => Step::Started(cpu),
+            3 => Step::Stopped(cpu),
+            _ => Step::Failed(cpu),
+        })
+    }
+
+    proptest! {
+        /// Against the diagram at the top: steps that the firmware would take
+        /// in each state, and the answers that the specification gives.
+        #[test]
+        fn follows_the_diagram(
+            cores in 1usize..=16,
+            vcpus in 0usize..=16,
+            steps in proptest::collection::vec(step(), 0..200),
+        ) {
+            use CpuState::*;
+            let (mut psci, core_names, vcpu_names) = machine(cores, vcpus);
+            let ids: Vec<_> =
+                (0..cores).map(CpuId::Core).chain((0..vcpus).map(CpuId::Vcpu)).collect();
+            let names: Vec<_> = core_names.into_iter().chain(vcpu_names).collect();
+            let mut model = std::vec![Off; ids.len()];
+            model[0] = On;
+            for step in steps {
+                let (Step::On(n) | Step::Off(n) | Step::Started(n) | Step::Stopped(n) | Step::Failed(n)) = step;
+                let cpu = n % ids.len();
+                match (step, model[cpu]) {
+                    (Step::On(_), state) => {
+                        let action = psci.call(ids[0], CPU_ON_64, [names[cpu].value(), 0x1000, 1]);
+                        let expect = match (state, ids[cpu]) {
+                            (On | OffPending, _) => Action::Return(ALREADY_ON),
+                            (OnPending, _) => Action::Return(ON_PENDING),
+                            (Off, CpuId::Core(index)) => Action::StartCore { index, entry: 0x1000, context: 1 },
+                            (Off, CpuId::Vcpu(index)) => Action::StartVcpu { index, entry: 0x1000, context: 1 },
+                        };
+                        prop_assert_eq!(action, expect);
+                        if state == Off { model[cpu] = OnPending; }
+                    }
+                    (Step::Off(_), On) => {
+                        let action = psci.call(ids[cpu], CPU_OFF, [0; 3]);
+                        let expect = match ids[cpu] {
+                            CpuId::Core(0) if vcpus > 0 => Action::Return(DENIED),
+                            CpuId::Core(_) => Action::StopCore,
+                            CpuId::Vcpu(_) => Action::StopVcpu,
+                        };
+                        prop_assert_eq!(action, expect);
+                        if action != Action::Return(DENIED) { model[cpu] = OffPending; }
+                    }
+                    (Step::Started(_), OnPending) => { psci.started(ids[cpu]); model[cpu] = On; }
+                    (Step::Stopped(_), OffPending) => { psci.stopped(ids[cpu]); model[cpu] = Off; }
+                    (Step::Failed(_), OnPending) => { psci.failed(ids[cpu]); model[cpu] = Off; }
+                    _ => {}
+                }
+                for (i, &id) in ids.iter().enumerate() {
+                    prop_assert_eq!(psci.state(id), model[i]);
+                    let info = psci.call(ids[0], AFFINITY_INFO_64, [names[i].value(), 0, 0]);
+                    let expect = match model[i] { On | OffPending => 0, Off => 1, OnPending => 2 };
+                    prop_assert_eq!(info, Action::Return(expect));
+                }
+            }
+        }
+
+        #[test]
+        fn any_call_gives_an_action(fid: u32, psci_fid in 0u32..64, args: [u64; 3], core in 0usize..40) {
+            let (mut psci, ..) = machine(4, 3);
+            psci.call(CpuId::Core(core), fid, args);
+            psci.call(CpuId::Vcpu(core), PSCI_BASE | (psci_fid & 32) << 25 | psci_fid & 31, args);
+        }
+    }
+}
