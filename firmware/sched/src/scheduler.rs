@@ -180,16 +180,15 @@ impl Scheduler {
     /// A native context gives its core away. `Ok(None)`: nobody wants it.
     #[inline]
     pub fn lend(&mut self, core: CoreId, why: Why, now: u64) -> Result<Option<VcpuId>, Illegal> {
-        if self.cores[core].state == CoreState::Waiting {
-            self.wake(core)?;
+        match self.cores[core].state {
+            CoreState::Native => {}
+            CoreState::Waiting => self.leave_waiting(core)?,
+            CoreState::Off | CoreState::Lent { .. } => return Err(Illegal),
         }
         let Some(vcpu) = self.ready.pop() else {
             return Ok(None);
         };
-        if let Err(e) = self.cores[core].state.lend(vcpu, why) {
-            self.ready.push_front(vcpu);
-            return Err(e);
-        }
+        self.cores[core].state.lend(vcpu, why)?;
         self.dispatch(core, vcpu, why, now)?;
         Ok(Some(vcpu))
     }
@@ -203,6 +202,11 @@ impl Scheduler {
 
     /// A waiting core has something to do in its native context.
     pub fn wake(&mut self, core: CoreId) -> Result<(), Illegal> {
+        self.leave_waiting(core)
+    }
+
+    #[inline]
+    fn leave_waiting(&mut self, core: CoreId) -> Result<(), Illegal> {
         self.cores[core].state.wake()?;
         self.waiting &= !(1 << core);
         Ok(())
@@ -277,6 +281,9 @@ impl Scheduler {
 
     /// PSCI CPU_ON for a vCPU.
     pub fn vcpu_on(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Result<Kicks, Illegal> {
+        if vcpu >= self.vcpu_count {
+            return Err(Illegal);
+        }
         self.vcpus[vcpu].state.start()?;
         self.ready.push(vcpu);
         Ok(self.place(vcpu, from, now))
@@ -317,17 +324,14 @@ impl Scheduler {
     /// next, because somebody waits for it. `from` is the core that says so.
     #[inline]
     pub fn vcpu_interrupt(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
-        match self.vcpus[vcpu].state {
-            VcpuState::Idle if self.vcpus[vcpu].state.wake().is_ok() => {
-                self.ready.push_front(vcpu);
-                self.place(vcpu, from, now)
-            }
-            VcpuState::Ready if self.ready.remove(vcpu) => {
-                self.ready.push_front(vcpu);
-                Kicks::NONE
-            }
-            _ => Kicks::NONE,
+        if self.vcpus[vcpu].state.wake().is_ok() {
+            self.ready.push_front(vcpu);
+            return self.place(vcpu, from, now);
         }
+        if self.ready.remove(vcpu) {
+            self.ready.push_front(vcpu);
+        }
+        Kicks::NONE
     }
 
     // Common steps
