@@ -200,9 +200,14 @@ impl Scheduler {
         Ok(())
     }
 
-    /// A waiting core has something to do in its native context.
-    pub fn wake(&mut self, core: CoreId) -> Result<(), Illegal> {
-        self.leave_waiting(core)
+    /// A waiting core has something to do in its native context. If it had
+    /// been kicked to take a vCPU, another waiting core is kicked instead.
+    pub fn wake(&mut self, core: CoreId) -> Result<Kicks, Illegal> {
+        self.leave_waiting(core)?;
+        if self.ready.len() > 0 {
+            return Ok(self.kick_waiting());
+        }
+        Ok(Kicks::NONE)
     }
 
     #[inline]
@@ -379,13 +384,16 @@ impl Scheduler {
     fn place(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
         self.vcpus[vcpu].since = now;
         let mut kicks = self.guard(vcpu, now).without(from);
-        if self.waiting != 0 {
-            // One vCPU for one waiting core: the next one kicks another.
-            let core = self.waiting.trailing_zeros() as CoreId;
-            self.waiting &= self.waiting - 1;
-            kicks.0 |= 1 << core;
-        }
+        kicks.0 |= self.kick_waiting().0;
         kicks
+    }
+
+    /// One waiting core for one vCPU: the next one kicks another.
+    #[inline]
+    fn kick_waiting(&mut self) -> Kicks {
+        let first = self.waiting & self.waiting.wrapping_neg();
+        self.waiting &= !first;
+        Kicks(first)
     }
 
     /// Gives a vCPU without a core its guardian, and kicks it if its timer
