@@ -68,6 +68,8 @@ struct Core {
     until: u64,
     /// No ward of this core needs anything before this time.
     wards: u64,
+    /// Not taken by force before this time: native code has its turn.
+    turn: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +104,7 @@ impl Scheduler {
             role: Role::Cp,
             until: NEVER,
             wards: NEVER,
+            turn: 0,
         };
         let mut cores = [blank; MAX_CORES];
         for (core, &role) in cores.iter_mut().zip(roles) {
@@ -158,6 +161,11 @@ impl Scheduler {
     pub fn core_on(&mut self, core: CoreId) -> Result<(), Illegal> {
         self.cores[core].state.start()?;
         if self.cores[core].role == Role::Cp {
+            if self.guardians == 0 {
+                // Nobody guards any vCPU: look after all of them at once.
+                self.vcpus.iter_mut().for_each(|v| v.guardian = core);
+                self.cores[core].wards = 0;
+            }
             self.guardians |= 1 << core;
         }
         Ok(())
@@ -244,7 +252,14 @@ impl Scheduler {
                 self.waiting |= 1 << core;
                 Tick::Continue
             }
-            CoreState::Native if starving => Tick::Lend(Why::Forced),
+            CoreState::Native if starving && now >= self.cores[core].turn => {
+                Tick::Lend(Why::Forced)
+            }
+            CoreState::Native if starving => {
+                let Core { wards, turn, .. } = &mut self.cores[core];
+                *wards = (*wards).min(*turn);
+                Tick::Continue
+            }
             _ => Tick::Continue,
         };
         Ok((tick, kicks))
@@ -330,11 +345,12 @@ impl Scheduler {
     #[inline]
     pub fn vcpu_interrupt(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
         if self.vcpus[vcpu].state.wake().is_ok() {
-            self.ready.push_front(vcpu);
+            self.vcpus[vcpu].since = now;
+            self.push_front(vcpu, now);
             return self.place(vcpu, from, now);
         }
         if self.ready.remove(vcpu) {
-            self.ready.push_front(vcpu);
+            self.push_front(vcpu, now);
         }
         Kicks::NONE
     }
@@ -370,12 +386,39 @@ impl Scheduler {
     fn dispatch(&mut self, core: CoreId, vcpu: VcpuId, why: Why, now: u64) -> Result<(), Illegal> {
         self.vcpus[vcpu].state.dispatch(core)?;
         let slice = if why == Why::Forced {
+            self.cores[core].turn = now.saturating_add(2 * self.params.forced_slice);
             self.params.forced_slice
         } else {
             self.params.slice
         };
         self.cores[core].until = now.saturating_add(slice);
         Ok(())
+    }
+
+    /// Whether a ready vCPU has lost its patience.
+    #[inline]
+    fn starves(&self, vcpu: VcpuId, now: u64) -> bool {
+        self.waited(vcpu, now) >= self.params.patience
+    }
+
+    /// Puts a vCPU in front of all others, but not in front of a first one
+    /// that starves and has waited longer: else vCPUs that interrupt one
+    /// another would keep it from running forever.
+    #[inline]
+    fn push_front(&mut self, vcpu: VcpuId, now: u64) {
+        match self.ready.pop() {
+            Some(first)
+                if self.starves(first, now) && self.waited(first, now) > self.waited(vcpu, now) =>
+            {
+                self.ready.push_front(vcpu);
+                self.ready.push_front(first);
+            }
+            Some(first) => {
+                self.ready.push_front(first);
+                self.ready.push_front(vcpu);
+            }
+            None => self.ready.push_front(vcpu),
+        }
     }
 
     /// A vCPU has just joined the ready queue: a waiting core takes it at
@@ -410,12 +453,15 @@ impl Scheduler {
             VcpuState::Idle => timer,
             // One that starves already is looked at again when native code has
             // had as long a turn as a forced slice.
-            VcpuState::Ready => since
-                .saturating_add(self.params.patience)
-                .max(now.saturating_add(2 * self.params.forced_slice)),
+            VcpuState::Ready => match since.saturating_add(self.params.patience) {
+                end if end > now => end,
+                _ => now.saturating_add(2 * self.params.forced_slice),
+            },
             VcpuState::Off | VcpuState::Running { .. } => return Kicks::NONE,
         };
-        let guardian = self.guardian(vcpu);
+        let Some(guardian) = self.guardian(vcpu) else {
+            return Kicks::NONE;
+        };
         self.vcpus[vcpu].guardian = guardian;
         let wards = &mut self.cores[guardian].wards;
         if at >= *wards {
@@ -425,25 +471,26 @@ impl Scheduler {
         Kicks(1 << guardian)
     }
 
-    /// The n-th online CP core for the n-th vCPU, in a circle.
+    /// The n-th online CP core for the n-th vCPU, in a circle; `None` while
+    /// all are off.
     #[inline]
-    fn guardian(&self, vcpu: VcpuId) -> CoreId {
+    fn guardian(&self, vcpu: VcpuId) -> Option<CoreId> {
         let current = self.vcpus[vcpu].guardian;
         let preferred = vcpu % MAX_CORES;
         for candidate in [preferred, current] {
             if self.guardians & (1 << candidate) != 0 {
-                return candidate;
+                return Some(candidate);
             }
         }
         let count = self.guardians.count_ones();
         if count == 0 {
-            return 0;
+            return None;
         }
         let mut left = self.guardians;
         for _ in 0..(vcpu as u32 % count) {
             left &= left - 1;
         }
-        left.trailing_zeros() as CoreId
+        Some(left.trailing_zeros() as CoreId)
     }
 
     /// Wakes wards whose timer fired, finds whether one starves, and works out
@@ -461,8 +508,7 @@ impl Scheduler {
                 continue;
             }
             kicks.0 |= self.guard(vcpu, now).0;
-            let starved = self.vcpus[vcpu].state == VcpuState::Ready
-                && self.waited(vcpu, now) >= self.params.patience;
+            let starved = self.vcpus[vcpu].state == VcpuState::Ready && self.starves(vcpu, now);
             if starved && starving.is_none_or(|s| self.waited(s, now) < self.waited(vcpu, now)) {
                 starving = Some(vcpu);
             }
@@ -470,7 +516,7 @@ impl Scheduler {
         if let Some(vcpu) = starving
             && self.ready.remove(vcpu)
         {
-            self.ready.push_front(vcpu);
+            self.push_front(vcpu, now);
         }
         (starving.is_some(), kicks.without(core))
     }
