@@ -23,14 +23,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Lab(lab::Args),
+    Lab(Box<lab::Args>),
     Demo(demo::Args),
     Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Lab(args) => lab::run(args),
+        Command::Lab(args) => lab::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
     };

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Linux kernels: the arm64 Image in whatever it is packed, and modules in the
+//! order of their dependencies.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cache::Cache;
+use crate::components::Component;
+
+/// Which kernel the guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Debian 12's own.
+    Debian61,
+    /// The one of Debian 12's backports.
+    Debian612,
+    /// A file: an arm64 Image. It gets no modules.
+    File(PathBuf),
+}
+
+impl FromStr for Kernel {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "6.1" => Self::Debian61,
+            "6.12" => Self::Debian612,
+            path => Self::File(path.into()),
+        })
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Debian61 => f.write_str("6.1"),
+            Self::Debian612 => f.write_str("6.12"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Kernel {
+    /// The component that holds it, for Debian's kernels.
+    pub fn component(&self) -> Option<Component> {
+        match self {
+            Self::Debian61 => Some(Component::Kernel61),
+            Self::Debian612 => Some(Component::Kernel612),
+            Self::File(_) => None,
+        }
+    }
+
+    /// The file with the raw Image, of an installed kernel.
+    pub fn image(&self, cache: &Cache) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            _ => self.root(cache).unwrap_or_default().join("Image"),
+        }
+    }
+
+    /// Modules `names` and those they need, each after what it needs; files
+    /// that are built in or missing are left out.
+    ///
+    /// # Errors
+    /// Where a module file can't be read.
+    pub fn modules(&self, cache: &Cache, names: &[&str]) -> Result<Vec<Module>> {
+        let Some(root) = self.root(cache) else {
+            return Ok(Vec::new());
+        };
+        let mut files = BTreeMap::new();
+        list_modules(&root.join("lib/modules"), &mut files)?;
+        let mut order = Vec::new();
+        for name in names {
+            add_module(name, &files, &mut order)?;
+        }
+        Ok(order)
+    }
+
+    fn root(&self, cache: &Cache) -> Option<PathBuf> {
+        self.component().map(|c| cache.path(c.directory()))
+    }
+}
+
+/// A module, unpacked.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Its name, with `_` for `-`.
+    pub name: String,
+    /// The ELF file.
+    pub bytes: Vec<u8>,
+}
+
+/// Checks an unpacked kernel package and puts its raw Image beside it.
+///
+/// # Errors
+/// Where the package has no kernel of `series`, or packed in an unknown way.
+pub fn finish(root: &Path, series: &str) -> Result<()> {
+    let prefix = format!("vmlinuz-{series}");
+    let packed = fs::read_dir(root.join("boot"))?
+        .filter_map(|e| e.ok())
+        .find(|e| e.file_name().to_string_lossy().starts_with(&prefix));
+    let Some(packed) = packed else {
+        bail!("the package holds no kernel {series}x: has Debian moved on?");
+    };
+    let image = unpack_image(fs::read(packed.path())?)?;
+    fs::write(root.join("Image"), image)?;
+    // Device trees of a hundred boards.
+    fs::remove_dir_all(root.join("usr")).context("pruning a kernel package")?;
+    Ok(fs::remove_file(packed.path())?)
+}
+
+/// Whether these are the first bytes of an arm64 Image (Linux,
+/// Documentation/arch/arm64/booting.rst).
+fn is_image(bytes: &[u8]) -> bool {
+    bytes.get(56..60) == Some(b"ARM\x64")
+}
+
+/// The raw Image in a `vmlinuz`: as it is, with gzip, or as an EFI zboot
+/// program around gzip.
+fn unpack_image(bytes: Vec<u8>) -> Result<Vec<u8>> {
+    if is_image(&bytes) {
+        return Ok(bytes);
+    }
+    let mut packed = bytes.as_slice();
+    if bytes.get(4..8) == Some(b"zimg") {
+        // Linux, drivers/firmware/efi/libstub/zboot-header.S
+        let word = |at: usize| -> Option<usize> {
+            let word: [u8; 4] = bytes.get(at..at + 4)?.try_into().ok()?;
+            usize::try_from(u32::from_le_bytes(word)).ok()
+        };
+        let range = word(8).zip(word(12)).context("a cut zboot header")?;
+        packed = bytes
+            .get(range.0..range.0.saturating_add(range.1))
+            .context("a cut zboot file")?;
+    }
+    let mut image = Vec::new();
+    flate2::read::GzDecoder::new(packed)
+        .read_to_end(&mut image)
+        .context("a kernel that is neither a raw Image nor packed with gzip")?;
+    ensure!(is_image(&image), "a kernel that is no arm64 Image");
+    Ok(image)
+}
+
+/// Collects module files below `directory` by name.
+fn list_modules(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(directory)
+        .with_context(|| format!("reading modules in {}", directory.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            list_modules(&entry.path(), files)?;
+        } else if let Some((name, "ko" | "ko.xz")) =
+            entry.file_name().to_string_lossy().split_once('.')
+        {
+            files.insert(name.replace('-', "_"), entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn add_module(
+    name: &str,
+    files: &BTreeMap<String, PathBuf>,
+    order: &mut Vec<Module>,
+) -> Result<()> {
+    let name = name.replace('-', "_");
+    if order.iter().any(|m| m.name == name) {
+        return Ok(());
+    }
+    let Some(path) = files.get(&name) else {
+        return Ok(());
+    };
+    let bytes = read_module(path).with_context(|| format!("reading {}", path.display()))?;
+    for needed in dependencies(&bytes) {
+        add_module(&needed, files, order)?;
+    }
+    order.push(Module { name, bytes });
+    Ok(())
+}
+
+fn read_module(path: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(path)?;
+    if path.extension().is_none_or(|e| e != "xz") {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    lzma_rs::xz_decompress(&mut bytes.as_slice(), &mut plain)
+        .map_err(|e| anyhow::anyhow!("unpacking: {e:?}"))?;
+    Ok(plain)
+}
+
+/// The names in `depends=` of a module's .modinfo section.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = module.windows(KEY.len()).position(|w| w == KEY) else {
+        return Vec::new();
+    };
+    let list = module[at + KEY.len()..]
+        .split(|&b| b == 0)
+        .next()
+        .unwrap_or_default();
+    let list = String::from_utf8_lossy(list);
+    list.split(',')
+        .filter(|n| !n.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn image() -> Vec<u8> {
+        let mut image = vec![0; 4096];
+        image[56..60].copy_from_slice(b"ARM\x64");
+        image
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        z.write_all(bytes).unwrap();
+        z.finish().unwrap()
+    }
+
+    #[test]
+    fn images_are_found_in_their_wrapping() {
+        assert_eq!(unpack_image(image()).unwrap(), image());
+        let z = gzip(&image());
+        assert_eq!(unpack_image(z.clone()).unwrap(), image());
+        let mut zboot = b"MZ\0\0zimg".to_vec();
+        zboot.extend(64u32.to_le_bytes());
+        zboot.extend(u32::try_from(z.len()).unwrap().to_le_bytes());
+        zboot.resize(64, 0);
+        zboot.extend(&z);
+        assert_eq!(unpack_image(zboot.clone()).unwrap(), image());
+        zboot.truncate(70);
+        assert!(unpack_image(zboot).is_err());
+        assert!(unpack_image(gzip(b"no kernel")).is_err());
+        assert!(unpack_image(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn modules_come_after_what_they_need() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, depends) in [("c-a", "b,d"), ("b", "d"), ("d", "")] {
+            let path = dir.path().join(format!("{name}.ko"));
+            fs::write(path, format!("x\0depends={depends}\0name=x\0")).unwrap();
+        }
+        let mut files = BTreeMap::new();
+        list_modules(dir.path(), &mut files).unwrap();
+        let mut order = Vec::new();
+        for name in ["c-a", "built_in"] {
+            add_module(name, &files, &mut order).unwrap();
+        }
+        let names: Vec<_> = order.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["d", "b", "c_a"]);
+    }
+}
