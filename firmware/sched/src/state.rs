@@ -169,3 +169,76 @@ impl VcpuState {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENT: CoreState = CoreState::Lent {
+        vcpu: 1,
+        why: Why::Yield,
+    };
+
+    /// The state after `step`, and whether it was allowed.
+    fn after<S: Copy, T>(state: S, step: impl Fn(&mut S) -> Result<T, Illegal>) -> (S, bool) {
+        let mut state = state;
+        let allowed = step(&mut state).is_ok();
+        (state, allowed)
+    }
+
+    #[test]
+    fn a_core_takes_the_named_steps_and_no_others() {
+        use CoreState::*;
+        let to_two = Lent {
+            vcpu: 2,
+            why: Why::Idle,
+        };
+        let rotated = Lent {
+            vcpu: 2,
+            why: Why::Yield,
+        };
+        for state in [Off, Native, Waiting, LENT] {
+            let expect = |from, to| {
+                if state == from {
+                    (to, true)
+                } else {
+                    (state, false)
+                }
+            };
+            assert_eq!(after(state, CoreState::start), expect(Off, Native));
+            assert_eq!(after(state, CoreState::stop), expect(Native, Off));
+            assert_eq!(after(state, CoreState::wait), expect(Native, Waiting));
+            assert_eq!(after(state, CoreState::wake), expect(Waiting, Native));
+            assert_eq!(
+                after(state, |s| s.lend(2, Why::Idle)),
+                expect(Native, to_two)
+            );
+            assert_eq!(after(state, |s| s.rotate(2)), expect(LENT, rotated));
+            assert_eq!(after(state, |s| s.rotate(1)), (state, false));
+            assert_eq!(after(state, CoreState::reclaim), expect(LENT, Native));
+        }
+        let mut lent = LENT;
+        assert_eq!(lent.reclaim(), Ok((1, Why::Yield)));
+    }
+
+    #[test]
+    fn a_vcpu_takes_the_named_steps_and_no_others() {
+        use VcpuState::*;
+        let running = Running { core: 3 };
+        for state in [Off, Idle, Ready, running] {
+            let expect = |from, to| {
+                if state == from {
+                    (to, true)
+                } else {
+                    (state, false)
+                }
+            };
+            assert_eq!(after(state, VcpuState::start), expect(Off, Ready));
+            assert_eq!(after(state, VcpuState::stop), expect(running, Off));
+            assert_eq!(after(state, |s| s.dispatch(3)), expect(Ready, running));
+            assert_eq!(after(state, VcpuState::preempt), expect(running, Ready));
+            assert_eq!(after(state, VcpuState::sleep), expect(running, Idle));
+            assert_eq!(after(state, VcpuState::wake), expect(Idle, Ready));
+        }
+    }
+}
