@@ -4,6 +4,7 @@
 mod boot;
 mod console;
 mod cpu;
+mod frame;
 mod gic;
 mod lock;
 mod mmu;

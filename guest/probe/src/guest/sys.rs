@@ -78,15 +78,6 @@ pub fn unmask() {
     unsafe { asm!("msr daifclr, #2", "isb", options(nostack)) };
 }
 
-/// Runs `f` with IRQs masked, then restores the mask.
-pub fn masked<T>(f: impl FnOnce() -> T) -> T {
-    let daif = get!("daif");
-    mask();
-    let value = f();
-    set!("daif", daif);
-    value
-}
-
 /// All of this program's memory accesses are done before those that follow.
 pub fn barrier() {
     // SAFETY: a barrier has no effect of its own.
@@ -120,5 +111,4 @@ macro_rules! mmio {
 }
 mmio!(read64, write64, u64, "ldr", "str", ":x");
 mmio!(read32, write32, u32, "ldr", "str", ":w");
-mmio!(read16, write16, u16, "ldrh", "strh", ":w");
 mmio!(read8, write8, u8, "ldrb", "strb", ":w");

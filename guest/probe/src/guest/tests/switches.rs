@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! World switches, each forced on purpose, with full frames on both sides.
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use taichi_abi::doorbell::Reason;
+
+use crate::guest::cpu::{self, Cpu};
+use crate::guest::frame::{Action, Frame, Register};
+use crate::guest::report::{check, failing};
+use crate::guest::sys;
+use crate::guest::tests::{await_or_fail, dp_core, exits, go_address, hold, release};
+use crate::guest::gic;
+
+/// How often each way back from a lent core must be seen, and in how many
+/// tries at most.
+const HITS: u32 = 20;
+const TRIES: u64 = 2_000;
+
+static REASON: AtomicU64 = AtomicU64::new(0);
+
+fn doorbell() -> u64 {
+    cpu::machine().windows.map_or(0, |w| w.doorbell.base)
+}
+
+/// Spins with a frame until [`release`].
+fn spin_frame(round: u64) {
+    let me = cpu::this();
+    let frame = match round & 1 {
+        0 => Frame::new(me, round).x(0, go_address()).run(Action::act_until).gives(1, 1),
+        _ => Frame::new(me, round).x(27, go_address()).run(Action::act_until_high).gives(28, 1),
+    };
+    frame.verify("spin");
+}
+
+/// Yields once with a frame; stores the reason.
+fn yield_frame(round: u64) {
+    let frame = Frame::new(cpu::this(), round).x(0, doorbell()).run(Action::act_load64);
+    REASON.store(frame.got.x[1], Release);
+    frame.any(1).verify("yield");
+}
+
+/// The same with a timer that fires meanwhile.
+fn yield_with_timer(round: u64) {
+    let deadline = sys::now() + sys::micros(150);
+    let frame = Frame::new(cpu::this(), round)
+        .x(0, doorbell())
+        .with(Register::CntvCval, deadline)
+        .with(Register::CntvCtl, 1)
+        .run(Action::act_load64);
+    REASON.store(frame.got.x[1], Release);
+    exits::fired(frame).any(1).verify("yield");
+}
+
+/// Has the DP core yield until it came back for `reason` often enough.
+/// `trigger` is called once in each yield, when the core is lent.
+fn yield_until(reason: Reason, job: fn(u64), trigger: fn(&Cpu)) {
+    let Some(dp) = dp_core() else { return };
+    let Some(vcpu) = cpu::vcpus().next() else { return };
+    let block = cpu::core_block(dp.number);
+    let lends = block.lends.load(Relaxed);
+    let mut hits = 0;
+    for round in 0..TRIES {
+        hold();
+        if !vcpu.busy() {
+            vcpu.post(spin_frame, round);
+        }
+        dp.post(job, round);
+        let mut triggered = false;
+        await_or_fail("a yield's end", || {
+            if !triggered && dp.is_lent() {
+                trigger(dp);
+                triggered = true;
+            }
+            !dp.busy()
+        });
+        if REASON.load(Acquire) == reason as u64 {
+            hits += 1;
+        }
+        if round % 4 == 3 {
+            release();
+            vcpu.join();
+        }
+        if hits == HITS || failing() {
+            break;
+        }
+    }
+    release();
+    vcpu.join();
+    let lends = block.lends.load(Relaxed) - lends;
+    check!(hits == HITS, "{reason:?} came {hits} times in {TRIES} yields, {lends} lends");
+    check!(lends >= u64::from(hits), "{hits} times {reason:?} with {lends} lends");
+}
+
+/// With every vCPU idle a yield lends nothing.
+pub fn yield_nothing() {
+    let Some(dp) = dp_core() else { return };
+    await_or_fail("idle vCPUs", || cpu::vcpus().all(Cpu::vcpu_idle));
+    let lends = cpu::core_block(dp.number).lends.load(Relaxed);
+    for round in 0..100 {
+        // In its own job loop the core idles: only yields count here.
+        dp.run(yield_frame, round);
+        let found = REASON.load(Acquire);
+        check!(found == Reason::Nothing as u64, "round {round}: reason {found}");
+    }
+    let lends = cpu::core_block(dp.number).lends.load(Relaxed) - lends;
+    check!(lends == 0, "{lends} lends with nothing to run");
+}
+
+/// Nobody wants the core back: the slice ends.
+pub fn yield_slice() {
+    yield_until(Reason::Slice, yield_frame, |_| {});
+}
+
+/// The native context's own timer takes the core back.
+pub fn yield_timer() {
+    yield_until(Reason::Interrupt, yield_with_timer, |_| {});
+}
+
+/// A probe does.
+pub fn yield_probe() {
+    yield_until(Reason::Probe, yield_frame, |dp| {
+        let control = cpu::machine().windows.map_or(0, |w| w.control.base);
+        sys::write32(control + taichi_abi::control::PROBE as u64, dp.number as u32);
+    });
+}
+
+/// An SGI does, and is delivered.
+pub fn yield_sgi() {
+    let Some(dp) = dp_core() else { return };
+    for number in [0, 5] {
+        SENT.store(0, Relaxed);
+        NUMBER.store(number, Relaxed);
+        let before = dp.sgi(number);
+        yield_until(Reason::Interrupt, yield_frame, |dp| {
+            SENT.fetch_add(1, Relaxed);
+            gic::send(gic::sgi_to(NUMBER.load(Relaxed), dp.mpidr));
+        });
+        let sent = SENT.load(Relaxed) as u32;
+        let came = || dp.sgi(number) - before;
+        // SGI 0 is the firmware's kick as well: more may come, but not fewer.
+        await_or_fail("SGIs to a lent core", || came() >= sent);
+        check!(number == 0 || came() == sent, "{} SGIs {number} for {sent}", came());
+    }
+}
+
+static SENT: AtomicU64 = AtomicU64::new(0);
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The SPI that stands for a device of the DP.
+const SPI: u32 = 60;
+
+/// A device interrupt does, and is delivered natively.
+pub fn yield_spi() {
+    let Some(dp) = dp_core() else { return };
+    gic::init_spi(cpu::machine().gicd, SPI, dp.mpidr);
+    SENT.store(0, Relaxed);
+    let before = dp.spis.load(Relaxed);
+    yield_until(Reason::Interrupt, yield_frame, |_| {
+        SENT.fetch_add(1, Relaxed);
+        gic::raise_spi(cpu::machine().gicd, SPI);
+    });
+    let sent = SENT.load(Relaxed) as u32;
+    let came = || dp.spis.load(Relaxed) - before;
+    await_or_fail("SPIs to a lent core", || came() == sent);
+}
+
+/// A core in WFI is lent until its timer; first core included.
+pub fn wfi_timer() {
+    let Some(vcpu) = cpu::vcpus().next() else { return };
+    for core in cpu::cores() {
+        let block = cpu::core_block(core.number);
+        let before = block.lends.load(Relaxed);
+        hold();
+        vcpu.post(spin_frame, 2);
+        if core.index == 0 { wfi_frames(0) } else { core.run(wfi_frames, 0) }
+        release();
+        vcpu.join();
+        let lends = block.lends.load(Relaxed) - before;
+        check!(lends != 0, "core {} was never lent in WFI", core.number);
+    }
+}
+
+fn wfi_frames(_: u64) {
+    for round in 0..50 {
+        wfi_frame(round, 300);
+    }
+}
+
+fn wfi_frame(round: u64, us: u64) {
+    let deadline = sys::now() + sys::micros(us);
+    let frame = Frame::new(cpu::this(), round)
+        .with(Register::CntvCval, deadline)
+        .with(Register::CntvCtl, 1)
+        .run(Action::act_wfi);
+    exits::fired(frame).verify("WFI");
+}
+
+/// A vCPU gives its core up by WFI and comes back when its timer fires.
+pub fn vcpu_wfi() {
+    cpu::vcpus().for_each(|v| v.post(wfi_frames, 0));
+    cpu::vcpus().for_each(Cpu::join);
+}
+
+/// All cores spin in a frame with IRQs masked: the vCPU must run all the same.
+pub fn forced() {
+    let Some(vcpu) = cpu::vcpus().next() else { return };
+    let forced = || cpu::cores().map(|c| cpu::core_block(c.number).forced.load(Relaxed)).sum();
+    let before: u64 = forced();
+    hold();
+    cpu::cores().skip(1).for_each(|c| c.post(spin_frame, c.index as u64));
+    vcpu.post(
+        |_| {
+            count_frames(40);
+            release();
+        },
+        0,
+    );
+    spin_frame(0);
+    cpu::all().iter().skip(1).for_each(Cpu::join);
+    let forced = forced() - before;
+    check!(forced != 0, "no core was taken by force");
+}
+
+/// Computes with full frames.
+fn count_frames(rounds: u64) {
+    let me = cpu::this();
+    for round in 0..rounds {
+        let frame = Frame::new(me, round).x(1, 300_000);
+        frame.run(Action::act_count).gives(1, 0).verify("count");
+    }
+}
+
+/// All vCPUs compute at once on too few cores.
+pub fn rotate() {
+    let runs = |v: &Cpu| cpu::vcpu_block(v.number).runs.load(Relaxed);
+    let mut before = [0; cpu_max()];
+    cpu::vcpus().for_each(|v| before[v.number] = runs(v));
+    cpu::vcpus().for_each(|v| v.post(count_frames, 60));
+    cpu::vcpus().for_each(Cpu::join);
+    for vcpu in cpu::vcpus() {
+        let more = runs(vcpu) - before[vcpu.number];
+        check!(more > 1, "vCPU {} was given a core {more} times", vcpu.number);
+    }
+}
+
+const fn cpu_max() -> usize {
+    taichi_abi::MAX_VCPUS
+}
+
+/// A vCPU computes while one core after the other is busy: it must move.
+pub fn migrate() {
+    let Some(vcpu) = cpu::vcpus().next() else { return };
+    let block = cpu::vcpu_block(vcpu.number);
+    let before = block.migrations.load(Relaxed);
+    vcpu.post(count_frames, 400);
+    let mut round = 0;
+    while vcpu.busy() && round < 400 {
+        for core in cpu::cores().skip(1) {
+            hold();
+            core.post(spin_frame, round);
+            sys::spin(2_000);
+            release();
+            core.join();
+        }
+        round += 1;
+    }
+    vcpu.join();
+    let moves = block.migrations.load(Relaxed) - before;
+    check!(moves > 2, "{moves} migrations");
+}
+
+/// A probe for a native core is counted, and the next yield doesn't see it.
+pub fn probe_native() {
+    let Some(dp) = dp_core() else { return };
+    let block = cpu::core_block(dp.number);
+    let control = cpu::machine().windows.map_or(0, |w| w.control.base);
+    hold();
+    dp.post(spin_frame, 1);
+    sys::spin(1_000);
+    let before = block.probes_late.load(Relaxed);
+    for _ in 0..100 {
+        sys::write32(control + taichi_abi::control::PROBE as u64, dp.number as u32);
+    }
+    let late = block.probes_late.load(Relaxed) - before;
+    check!(late == 100, "{late} of 100 probes counted as late");
+    release();
+    dp.join();
+    dp.run(yield_frame, 3);
+    let found = REASON.load(Acquire);
+    check!(found != Reason::Probe as u64, "a late probe ended a later yield");
+}
