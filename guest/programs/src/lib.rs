@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the programs of the lab's guest share.
+//!
+//! The modelled SmartNIC is four programs: `accelerator` makes packets and
+//! writes descriptors into [`rings`], one `forwarder` per DP core polls them,
+//! `cpwork` is the control plane, and `smartnic` starts them all and prints one
+//! [`report::SmartNic`]. `storm` and `hotplug` are stress programs.
+//!
+//! # Core time
+//! In the lab's measured mode virtual time advances by 1 ns for each
+//! instruction of *any* core, so that with N busy cores 1,000 instructions of
+//! each take N µs. A program that is told `--scale N` multiplies its time
+//! constants by N and divides the times it reports by N; [`time::CoreTime`]
+//! does both. With `--scale 1` times are those of the clock.
+#![warn(missing_docs)]
+
+pub mod arrivals;
+pub mod cpus;
+pub mod options;
+pub mod report;
+pub mod rings;
+pub mod spin;
+pub mod time;

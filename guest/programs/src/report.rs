@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the programs print, as JSON, and what the lab reads.
+//!
+//! Times in `*_ns` are nanoseconds of core time; `*_ticks` are ticks of the
+//! system counter.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::time::CoreTime;
+
+/// The modelled SmartNIC: everything that `smartnic` has seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SmartNic {
+    /// Ticks of the system counter in a second.
+    pub hz: u64,
+    /// Cores that share virtual time.
+    pub scale: u64,
+    /// Whether the firmware was below.
+    pub firmware: bool,
+    /// The packets' side.
+    pub accelerator: Accelerator,
+    /// One per DP core.
+    pub forwarders: Vec<Forwarder>,
+    /// The control plane's side.
+    pub cp: CpWork,
+}
+
+impl SmartNic {
+    /// How its ticks are converted.
+    pub fn time(&self) -> CoreTime {
+        CoreTime {
+            hz: self.hz,
+            scale: self.scale,
+        }
+    }
+}
+
+/// What the accelerator did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// Bursts that arrived.
+    pub bursts: u64,
+    /// Packets written to the rings.
+    pub packets: u64,
+    /// Packets lost because their ring was full.
+    pub dropped: u64,
+    /// Probes sent when a burst arrived and found its core lent.
+    pub probes_early: u64,
+    /// Probes sent because a descriptor lay in the ring of a lent core.
+    pub probes_late: u64,
+    /// The longest that the model itself was late with a burst, in ns. Large
+    /// values mean that the model, not the machine, was too slow.
+    pub worst_lag_ns: u64,
+}
+
+/// What one DP core did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forwarder {
+    /// The Linux CPU, which is also the firmware's number of the core.
+    pub cpu: usize,
+    /// Packets done.
+    pub packets: u64,
+    /// Descriptors out of sequence: 0, or something is broken.
+    pub disorder: u64,
+    /// Arrival to done.
+    pub latency: Latencies,
+    /// Length of the measured time.
+    pub total_ticks: u64,
+    /// Time without a packet in hand.
+    pub idle_ticks: u64,
+    /// Polls that found nothing.
+    pub empty_polls: u64,
+    /// Times the core was offered to the firmware.
+    pub yields: u64,
+    /// Answers, by the number of the reason.
+    pub reasons: [u64; 6],
+    /// What the firmware says that it lent of this core; 0 without firmware.
+    pub lent_ticks: u64,
+    /// Times the firmware says that it lent this core.
+    pub lends: u64,
+    /// What happened in a short window, for a picture of it.
+    pub timeline: Vec<Moment>,
+}
+
+/// A change in what a DP core does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Ticks since the start.
+    pub at: u64,
+    /// What the core does from then on.
+    pub doing: Doing,
+}
+
+/// What a DP core does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Doing {
+    /// It polls and finds nothing.
+    Idle,
+    /// It has packets in hand.
+    Busy,
+    /// It waits for the firmware to give it back.
+    Lent,
+}
+
+/// A histogram of latencies: value in ticks, count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latencies(pub Vec<(u64, u64)>);
+
+impl Latencies {
+    /// The recorded values of a histogram of ticks.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let values = histogram.iter_recorded();
+        Self(
+            values
+                .map(|v| (v.value_iterated_to(), v.count_at_value()))
+                .collect(),
+        )
+    }
+
+    /// All values of several histograms in one.
+    ///
+    /// # Errors
+    /// A value is too large for a histogram (damaged report).
+    pub fn merge<'a>(all: impl IntoIterator<Item = &'a Latencies>) -> Result<Histogram<u64>> {
+        let mut merged = histogram();
+        for &(ticks, count) in all.into_iter().flat_map(|l| &l.0) {
+            merged
+                .record_n(ticks, count)
+                .context("a latency out of range")?;
+        }
+        Ok(merged)
+    }
+}
+
+/// An empty histogram for latencies in ticks, three digits exact.
+pub fn histogram() -> Histogram<u64> {
+    // A minute at 1 GHz times 64 cores: nothing that ends takes longer.
+    let mut histogram = Histogram::new_with_bounds(1, 1 << 42, 3).expect("constant bounds");
+    // Touches its memory now, not in the middle of a measurement.
+    histogram.reset();
+    histogram
+}
+
+/// What the control plane did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpWork {
+    /// Concurrent tasks.
+    pub tasks: usize,
+    /// Rounds of work that each task did.
+    pub rounds: u64,
+    /// From before the first start to after the last end, by the system counter.
+    pub completion_ns: u64,
+    /// The same by CLOCK_MONOTONIC.
+    pub monotonic_ns: u64,
+    /// When each task had finished, after the start, ascending.
+    pub finished_ns: Vec<u64>,
+    /// Rounds that ended on each CPU.
+    pub rounds_by_cpu: BTreeMap<usize, u64>,
+}
+
+/// What one task of the control plane prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpTask {
+    /// When it had finished: ticks of the system counter.
+    pub finished_ticks: u64,
+    /// Rounds that ended on each CPU.
+    pub rounds_by_cpu: BTreeMap<usize, u64>,
+}
+
+/// What `storm` has checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storm {
+    /// Threads.
+    pub threads: usize,
+    /// Rounds that ended on each CPU.
+    pub rounds_by_cpu: BTreeMap<usize, u64>,
+    /// Checks made, by name.
+    pub checks: BTreeMap<String, u64>,
+    /// What was wrong; empty, or something is broken.
+    pub mismatches: Vec<String>,
+    /// The longest that a round took, in ns.
+    pub longest_round_ns: u64,
+}
+
+/// What `hotplug` has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hotplug {
+    /// The CPU.
+    pub cpu: usize,
+    /// Times it went offline and came back.
+    pub rounds: u64,
+    /// The longest that going offline took, in ns.
+    pub worst_offline_ns: u64,
+    /// The longest that coming back took, in ns.
+    pub worst_online_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merging_reports_loses_no_value() {
+        let (mut a, mut b) = (histogram(), histogram());
+        for value in 1..=1000 {
+            a.record(value).unwrap();
+            b.record(value * 1000).unwrap();
+        }
+        let merged = Latencies::merge([&Latencies::of(&a), &Latencies::of(&b)]).unwrap();
+        a.add(&b).unwrap();
+        assert_eq!(merged.len(), 2000);
+        for quantile in [0.01, 0.5, 0.99, 0.999, 1.0] {
+            assert_eq!(
+                merged.value_at_quantile(quantile),
+                a.value_at_quantile(quantile)
+            );
+        }
+    }
+
+    #[test]
+    fn reports_survive_json() {
+        let forwarder = Forwarder {
+            cpu: 3,
+            packets: 7,
+            disorder: 0,
+            latency: Latencies(vec![(10, 7)]),
+            total_ticks: 100,
+            idle_ticks: 60,
+            empty_polls: 5,
+            yields: 2,
+            reasons: [0, 1, 0, 1, 0, 0],
+            lent_ticks: 50,
+            lends: 2,
+            timeline: vec![Moment {
+                at: 5,
+                doing: Doing::Lent,
+            }],
+        };
+        let cp = CpWork {
+            rounds_by_cpu: BTreeMap::from([(0, 5), (7, 3)]),
+            ..CpWork::default()
+        };
+        let nic = SmartNic {
+            hz: 1,
+            scale: 7,
+            firmware: true,
+            accelerator: Accelerator::default(),
+            forwarders: vec![forwarder],
+            cp,
+        };
+        let text = serde_json::to_string(&nic).unwrap();
+        assert_eq!(serde_json::from_str::<SmartNic>(&text).unwrap(), nic);
+    }
+}
