@@ -26,6 +26,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -33,5 +34,7 @@ pub mod affinity;
 pub mod config;
 pub mod image;
 pub mod list_registers;
+pub mod platform;
 pub mod psci;
 pub mod trap;
+pub mod tree;
