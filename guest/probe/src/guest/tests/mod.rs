@@ -12,6 +12,7 @@ mod timer;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::bench;
 use super::console::say;
 use super::cpu::{self, Cpu};
 use super::report::{self, check};
@@ -71,6 +72,10 @@ const TESTS: &[(&str, Needs, fn())] = &[
 /// the beginnings of their names, `probe=bench` the benchmarks.
 pub fn run(args: &str) {
     let wanted = args.split_ascii_whitespace().find_map(|a| a.strip_prefix("probe="));
+    if wanted == Some("bench") {
+        report::run("bench", bench::run);
+        return report::done();
+    }
     let (cores, vcpus) = (cpu::cores().count(), cpu::vcpus().count());
     for &(name, needs, test) in TESTS {
         let able = match needs {

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Instruction counts of the firmware's paths.
+//!
+//! The machine must count instructions (QEMU `-icount shift=0`) and its
+//! counter must tick once for each (`cntfrq=1000000000`); both are checked. A
+//! count is what two reads of CNTVCT_EL0 around an instruction differ by, less
+//! what they differ by with nothing between: the trapping instruction, the
+//! firmware, and its ERET.
+//!
+//! Where another core can execute meanwhile, a round that it disturbed is
+//! longer; so the smallest of all rounds is the count, and how many rounds
+//! agree with it is printed beside it.
+
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use taichi_abi::{doorbell, smccc};
+
+use super::console::say;
+use super::cpu::{self, Cpu};
+use super::gic;
+use super::psci;
+use super::report::check;
+use super::sys::{self, get, set};
+
+/// Rounds of every measurement.
+const ROUNDS: usize = 64;
+
+/// Reads the counter around an instruction with x0 and x1 as its operands.
+macro_rules! around {
+    ($code:literal, $x0:expr) => {{
+        let (before, after): (u64, u64);
+        // SAFETY: the instruction traps to the firmware, which keeps memory
+        // and all registers but x0-x3.
+        unsafe {
+            asm!(
+                "isb",
+                "mrs x19, cntvct_el0",
+                $code,
+                "mrs x20, cntvct_el0",
+                "mov {before}, x19",
+                "mov {after}, x20",
+                before = out(reg) before,
+                after = out(reg) after,
+                inout("x0") $x0 => _,
+                out("x1") _, out("x2") _, out("x3") _, out("x20") _, out("x21") _,
+            )
+        };
+        (before, after)
+    }};
+}
+
+fn nothing() -> u64 {
+    let (before, after) = around!("", 0u64);
+    after - before
+}
+
+fn hundred() -> u64 {
+    let (before, after) = around!(".rept 100\nnop\n.endr", 0u64);
+    after - before
+}
+
+fn null_trap() -> u64 {
+    let (before, after) = around!("hvc #0", u64::from(smccc::VERSION));
+    after - before
+}
+
+fn yield_core() -> (u64, u64) {
+    around!("ldr x1, [x0]", yield_register())
+}
+
+fn wfi() -> (u64, u64) {
+    around!("wfi", 0u64)
+}
+
+fn send(sgi1r: u64) -> u64 {
+    let (before, after) = around!("msr icc_sgi1r_el1, x0", sgi1r);
+    after - before
+}
+
+fn yield_register() -> u64 {
+    cpu::machine().windows.map_or(0, |w| w.doorbell.base) + doorbell::YIELD as u64
+}
+
+/// A column of equal rounds.
+struct Rounds {
+    values: [u64; ROUNDS],
+    used: usize,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Self { values: [0; ROUNDS], used: 0 }
+    }
+
+    fn push(&mut self, value: u64) {
+        if let Some(slot) = self.values.get_mut(self.used) {
+            *slot = value;
+            self.used += 1;
+        }
+    }
+
+    fn of(mut f: impl FnMut() -> u64) -> Self {
+        let mut rounds = Self::new();
+        (0..ROUNDS).for_each(|_| rounds.push(f()));
+        rounds
+    }
+
+    /// Prints the smallest, less what `overhead` instructions took.
+    fn print(&self, name: &str, overhead: u64) {
+        let values = &self.values[..self.used];
+        let (Some(least), Some(most)) = (values.iter().min(), values.iter().max()) else {
+            say!("bench {name} none: no round counted");
+            return;
+        };
+        let equal = values.iter().filter(|&v| v == least).count();
+        let (least, most) = (least.saturating_sub(overhead), most.saturating_sub(overhead));
+        say!("bench {name} {least} most {most} equal {equal} of {}", values.len());
+    }
+}
+
+/// Checks that the counter counts instructions; returns what two reads of it
+/// differ by.
+fn calibrate() -> Option<u64> {
+    let empty = nothing();
+    let counted = (0..ROUNDS).map(|_| hundred()).min().unwrap_or(0).wrapping_sub(empty);
+    if counted == 100 {
+        return Some(empty);
+    }
+    check!(
+        false,
+        "100 instructions are {counted} ticks: needs -icount shift=0 and cntfrq=1000000000"
+    );
+    None
+}
+
+/// All measurements that the machine allows.
+pub fn run() {
+    let Some(empty) = calibrate() else { return };
+    check!(cpu::header().is_some(), "there is no firmware");
+    let (Some(vcpu), Some(dp)) = (cpu::vcpus().next(), cpu::cores().find(|c| c.dp)) else {
+        check!(false, "needs a vCPU and a DP core: taichi=\"vcpus=1 dp=1 ...\"");
+        return;
+    };
+    // First with the DP core off: nothing else can execute.
+    Rounds::of(null_trap).print("null-trap-cp", empty);
+    start(vcpu);
+    vcpu.post(on_vcpu, empty);
+    idle_until(20, || !vcpu.busy());
+    switches("-wfi", wfi, vcpu, empty);
+    let to_vcpu = || {
+        idle_until(20, || vcpu.vcpu_idle());
+        send(gic::sgi_to(5, vcpu.mpidr))
+    };
+    Rounds::of(to_vcpu).print("sgi-to-vcpu", empty);
+    timer_injection(vcpu);
+    start(dp);
+    dp.post(busy, 0);
+    sys::spin(50);
+    Rounds::of(|| send(gic::sgi_to(5, dp.mpidr))).print("sgi-forward-cp", empty);
+    STOP.store(BUSY, Release);
+    while dp.busy() {
+        core::hint::spin_loop();
+    }
+    // The first core spins while the DP core measures, so that SGIs find it
+    // native, and then sleeps in the handler that the DP core sends it to.
+    dp.post(on_dp, empty);
+    while dp.busy() {
+        core::hint::spin_loop();
+    }
+}
+
+fn start(cpu: &'static Cpu) {
+    let code = psci::cpu_on(cpu.mpidr, &raw const *cpu as u64);
+    check!(code == 0, "CPU_ON of CPU {} gave {code}", cpu.index);
+    idle_until(20, || code != 0 || cpu.online());
+}
+
+/// Waits with the core lent; looks every `us` microseconds.
+fn idle_until(us: u64, done: impl Fn() -> bool) {
+    while !done() {
+        sys::mask();
+        set!("cntv_cval_el0", sys::now() + sys::micros(us));
+        set!("cntv_ctl_el0", 1);
+        sys::wfi();
+        set!("cntv_ctl_el0", 0);
+        sys::unmask();
+    }
+}
+
+/// Which of those that wait for it may go on.
+static STOP: AtomicU64 = AtomicU64::new(0);
+const BUSY: u64 = 1;
+const SLEEPER: u64 = 2;
+
+fn busy(_: u64) {
+    while STOP.load(Acquire) != BUSY {
+        core::hint::spin_loop();
+    }
+}
+
+fn on_vcpu(empty: u64) {
+    Rounds::of(null_trap).print("null-trap-vcpu", empty);
+}
+
+/// What is measured on a DP core.
+fn on_dp(empty: u64) {
+    let (first, vcpu) = (&cpu::all()[0], cpu::vcpus().next());
+    Rounds::of(null_trap).print("null-trap", empty);
+    Rounds::of(|| send(gic::sgi_to(5, first.mpidr))).print("sgi-forward", empty);
+    sys::spin(100);
+    let nothing_to_run = || {
+        let (before, after) = yield_core();
+        after - before
+    };
+    Rounds::of(nothing_to_run).print("yield-nothing", empty);
+    first.hook.store(sleep_in_handler as *const () as u64, Release);
+    gic::send(gic::sgi_to(cpu::HOOK.into(), first.mpidr));
+    let asleep = sys::wait_for(cpu::PATIENCE, || ASLEEP.load(Acquire) != 0);
+    sys::spin(1_000);
+    let loops = (0..4).map(|_| long_loop()).min().unwrap_or(0);
+    check!(
+        asleep && loops == LONG + 1 + empty,
+        "the first core executes while it sleeps: {LONG} instructions are {loops} ticks"
+    );
+    if let Some(vcpu) = vcpu {
+        switches("", yield_core, vcpu, empty);
+    }
+    STOP.store(SLEEPER, Release);
+    gic::send(gic::sgi_to(cpu::WAKE, first.mpidr));
+}
+
+/// Instructions of [`long_loop`], but for the first one.
+const LONG: u64 = 100_000;
+
+/// Ticks of a long loop.
+fn long_loop() -> u64 {
+    let (before, after) = around!("mov x0, #50000\n2: sub x0, x0, #1\n cbnz x0, 2b", 0u64);
+    after - before
+}
+
+static ASLEEP: AtomicU64 = AtomicU64::new(0);
+
+/// A CPU inside a handler is not lent; its WFI is one.
+fn sleep_in_handler(_: u64) {
+    ASLEEP.store(1, Release);
+    while STOP.load(Acquire) != SLEEPER {
+        sys::wfi();
+    }
+}
+
+// World switches
+
+/// Samples of the counter, written by a vCPU that does nothing else.
+const SAMPLES: usize = 1 << 17;
+/// Ticks that a core is lent in each round.
+const LENT: u64 = 4_000;
+
+struct Buffer(UnsafeCell<[u64; SAMPLES]>);
+// SAFETY: one vCPU writes, and others read what was written before they were
+// told so.
+unsafe impl Sync for Buffer {}
+static BUFFER: Buffer = Buffer(UnsafeCell::new([0; SAMPLES]));
+
+global_asm!(
+    r#"
+    .section .text.sampler, "ax"
+    // x0: buffer, x1: its end. Four instructions a sample.
+    .global sampler
+sampler:
+1:  mrs     x2, cntvct_el0
+    str     x2, [x0], #8
+    cmp     x0, x1
+    b.lo    1b
+    ret
+
+    // Vectors for `sampler`: the handler uses x0 as the sampler does, so that
+    // its own eight instructions lie between two samples.
+    .section .vectors, "ax"
+    .balign 2048
+    .global sampler_vectors
+sampler_vectors:
+    .rept 5
+    .balign 128
+    b       .
+    .endr
+    .balign 128
+    msr     cntv_ctl_el0, xzr
+    mrs     x3, icc_iar1_el1
+    msr     icc_eoir1_el1, x3
+    add     x4, x4, #1
+    eret
+    .balign 2048
+"#
+);
+
+/// Instructions of the handler in `sampler_vectors`.
+const HANDLER: u64 = 5;
+/// Instructions from one sample to the next.
+const LOOP: u64 = 4;
+
+unsafe extern "C" {
+    static sampler_vectors: u8;
+}
+
+/// Fills the first `count` samples; returns how many timer interrupts came.
+fn sample(count: usize) -> u64 {
+    let start = BUFFER.0.get() as u64;
+    let interrupts: u64;
+    // SAFETY: `sampler` writes `count` words of the buffer; its vectors use
+    // x3 and x4.
+    unsafe {
+        asm!("bl sampler", inout("x0") start => _, in("x1") start + 8 * count as u64,
+            out("x2") _, out("x3") _, inout("x4") 0u64 => interrupts, out("x30") _)
+    };
+    interrupts
+}
+
+fn samples() -> &'static [u64; SAMPLES] {
+    // SAFETY: see `Buffer`.
+    unsafe { &*BUFFER.0.get() }
+}
+
+static SAMPLED: AtomicU64 = AtomicU64::new(0);
+
+fn sample_all(_: u64) {
+    sample(SAMPLES);
+    SAMPLED.store(1, Release);
+}
+
+/// Lends the calling core to the vCPU again and again, until its own timer
+/// takes it back, and compares its own times with the vCPU's samples.
+fn switches(suffix: &str, lend: fn() -> (u64, u64), vcpu: &Cpu, empty: u64) {
+    SAMPLED.store(0, Relaxed);
+    sys::mask();
+    vcpu.post(sample_all, 0);
+    let mut times = [(0, 0); ROUNDS];
+    for (n, slot) in times.iter_mut().enumerate() {
+        // Other phases of the vCPU's loop in each round.
+        set!("cntv_cval_el0", sys::now() + LENT + 7 * n as u64);
+        set!("cntv_ctl_el0", 1);
+        *slot = lend();
+        set!("cntv_ctl_el0", 0);
+    }
+    // Let it fill the rest and go idle.
+    while SAMPLED.load(Acquire) == 0 {
+        set!("cntv_cval_el0", sys::now() + 100_000);
+        set!("cntv_ctl_el0", 1);
+        lend();
+        set!("cntv_ctl_el0", 0);
+    }
+    sys::unmask();
+    evaluate(suffix, &times, empty);
+}
+
+fn evaluate(suffix: &str, times: &[(u64, u64)], empty: u64) {
+    let [mut there, mut back, mut both] = [const { None }; 3].map(|_: Option<()>| Rounds::new());
+    let mut last_before = None;
+    let mut rest = samples().iter().copied().peekable();
+    for &(before, after) in times {
+        while rest.next_if(|&s| s < before).is_some() {}
+        let Some(&first) = rest.peek().filter(|&&s| s < after) else { continue };
+        there.push(first - before);
+        let mut last = first;
+        while let Some(s) = rest.next_if(|&s| s < after) {
+            last = s;
+        }
+        back.push(after - last);
+        if let Some((left, returned)) = last_before {
+            // What the vCPU missed, less what the native context had.
+            let gap: u64 = first - left;
+            both.push(gap - (before - returned));
+        }
+        last_before = Some((last, after));
+    }
+    print_with("native-to-vcpu", suffix, &there, empty);
+    print_with("vcpu-to-native", suffix, &back, empty);
+    // Exact whatever the phase: the loop's instructions between two samples
+    // are in it once, and two pairs of reads.
+    print_with("round-trip", suffix, &both, LOOP - 1 + 2 * empty);
+}
+
+fn print_with(name: &str, suffix: &str, rounds: &Rounds, overhead: u64) {
+    let mut text = [0; 40];
+    let bytes = name.bytes().chain(suffix.bytes());
+    let mut used = 0;
+    for (slot, byte) in text.iter_mut().zip(bytes) {
+        *slot = byte;
+        used += 1;
+    }
+    rounds.print(str::from_utf8(&text[..used]).unwrap_or(name), overhead);
+}
+
+// The virtual timer
+
+static GAPS: [AtomicU64; ROUNDS] = [const { AtomicU64::new(0) }; ROUNDS];
+
+/// Runs on the vCPU: its timer fires while it samples, and the longest gap
+/// between two samples is the interrupt.
+fn time_injections(_: u64) {
+    sys::mask();
+    let vbar = get!("vbar_el1");
+    set!("vbar_el1", &raw const sampler_vectors as u64);
+    for (n, slot) in GAPS.iter().enumerate() {
+        const COUNT: usize = 2_000;
+        set!("cntv_cval_el0", sys::now() + 2_000 + 7 * n as u64);
+        set!("cntv_ctl_el0", 1);
+        sys::unmask();
+        let interrupts = sample(COUNT);
+        sys::mask();
+        let taken = &samples()[..COUNT];
+        let gap = taken.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        slot.store(if interrupts == 1 { gap } else { 0 }, Relaxed);
+    }
+    set!("vbar_el1", vbar);
+    sys::unmask();
+}
+
+fn timer_injection(vcpu: &Cpu) {
+    vcpu.post(time_injections, 0);
+    idle_until(10_000, || !vcpu.busy());
+    let mut rounds = Rounds::new();
+    GAPS.iter().map(|g| g.load(Relaxed)).filter(|&g| g != 0).for_each(|g| rounds.push(g));
+    rounds.print("vtimer-injection", LOOP + HANDLER);
+}
