@@ -21,7 +21,9 @@ const LIST: &str = "list";
 /// # Errors
 /// Where a package doesn't exist, or can't be fetched or unpacked.
 pub fn add(cache: &Cache, names: &[String], tree: &mut Tree) -> Result<()> {
-    for name in names {
+    // busybox's shell prefers its own applets to programs of packages.
+    let shell = (!names.is_empty()).then(|| "dash".to_owned());
+    for name in names.iter().chain(&shell) {
         for directory in ensure(cache, name)? {
             tree.add(&directory, "", &unneeded)
                 .with_context(|| format!("adding package {name}"))?;

@@ -113,7 +113,16 @@ pub enum Streams {
 /// Where the machine is described wrongly, set-up or a build fails, or QEMU
 /// can't be run. A guest that ends badly is no error, but an [`Ending`].
 pub fn run(machine: &Machine, command: &[String], streams: Streams) -> Result<Outcome> {
-    start(machine, &Session::Command(command), streams)
+    // Input that comes when it likes would make no two runs the same.
+    let input = streams == Streams::Ours && !machine.measured;
+    start(
+        machine,
+        Session::Command {
+            words: command,
+            input,
+        },
+        streams,
+    )
 }
 
 /// Runs a shell in a guest, on our terminal.
@@ -122,7 +131,7 @@ pub fn run(machine: &Machine, command: &[String], streams: Streams) -> Result<Ou
 /// As [`run`].
 pub fn shell(machine: &Machine) -> Result<Outcome> {
     let (rows, columns) = terminal_size();
-    start(machine, &Session::Terminal { rows, columns }, Streams::Ours)
+    start(machine, Session::Terminal { rows, columns }, Streams::Ours)
 }
 
 /// Boots the kernel without an initramfs and waits for the machine's end: for
@@ -136,12 +145,17 @@ pub fn boot(machine: &Machine) -> Result<Outcome> {
     place.watch(machine, child.context("running QEMU")?, Streams::Captured)
 }
 
-fn start(machine: &Machine, session: &Session, streams: Streams) -> Result<Outcome> {
+fn start(machine: &Machine, session: Session, streams: Streams) -> Result<Outcome> {
     let place = Place::new(machine)?;
     let programs = if machine.programs {
         build::programs(&place.cache)?
     } else {
         Vec::new()
+    };
+    let devices = place.ports(&session);
+    let (input, terminal) = match session {
+        Session::Command { input, .. } => (input, false),
+        Session::Terminal { .. } => (true, true),
     };
     let contents = Contents {
         kernel: &machine.kernel,
@@ -149,16 +163,12 @@ fn start(machine: &Machine, session: &Session, streams: Streams) -> Result<Outco
         programs: &programs,
         add: &machine.add,
         debs: &machine.debs,
-        session: session.clone(),
+        session,
     };
     let initrd = place.path("initrd");
     fs::write(&initrd, initramfs::build(&place.cache, &contents)?).context("writing an initrd")?;
-
-    let terminal = matches!(session, Session::Terminal { .. });
-    // Input that comes when it likes would make no two runs the same.
-    let stdin = streams == Streams::Ours && !machine.measured;
-    let mut command = place.qemu(machine, Some(&initrd), &place.ports(stdin, terminal))?;
-    if !stdin {
+    let mut command = place.qemu(machine, Some(&initrd), &devices)?;
+    if !input {
         command.stdin(Stdio::null());
     }
     if !terminal {
@@ -173,6 +183,7 @@ struct Place {
     cache: Cache,
     directory: tempfile::TempDir,
     firmware: Option<PathBuf>,
+    console: PathBuf,
 }
 
 impl Place {
@@ -189,10 +200,15 @@ impl Place {
             (None, false) => Some(build::firmware(&cache)?.image),
         };
         let directory = tempfile::Builder::new().prefix("taichi-").tempdir()?;
+        let console = machine
+            .log
+            .clone()
+            .unwrap_or_else(|| directory.path().join("console"));
         Ok(Self {
             cache,
             directory,
             firmware,
+            console,
         })
     }
 
@@ -203,45 +219,33 @@ impl Place {
     /// Devices that carry the session's streams. The ports write to files,
     /// which never block, and do it while the guest waits (no ioeventfd), so
     /// that the host's speed can't be seen. No MSI: a run needs no LPIs.
-    fn ports(&self, stdin: bool, terminal: bool) -> Vec<String> {
-        let mut args = vec![
-            "-device".to_owned(),
-            "virtio-serial-pci,id=ports,ioeventfd=off,vectors=0".to_owned(),
-        ];
-        let mut port = |number: u32, name: &str, backend: String| {
-            args.extend([
+    fn ports(&self, session: &Session) -> Vec<String> {
+        let port = |number: u32, name: &str, backend: String| {
+            [
                 "-chardev".to_owned(),
                 format!("{backend},id={name}"),
                 "-device".to_owned(),
                 format!("virtserialport,bus=ports.0,nr={number},chardev={name},name=taichi.{name}"),
-            ]);
+            ]
         };
         let file = |name: &str| format!("file,path={}", self.path(name).display());
+        let device = "virtio-serial-pci,id=ports,ioeventfd=off,vectors=0";
+        let mut args = vec!["-device".to_owned(), device.to_owned()];
         for (number, name) in [(1, "out"), (2, "err"), (3, "status")] {
-            port(number, name, file(name));
+            args.extend(port(number, name, file(name)));
         }
-        if terminal {
-            args.extend(["-chardev", "stdio,id=terminal,signal=off"].map(String::from));
-            args.extend(
-                ["-device", "virtconsole,bus=ports.0,nr=0,chardev=terminal"].map(String::from),
-            );
-        } else {
-            let input = if stdin {
-                "stdio,signal=off".to_owned()
-            } else {
-                self.empty_input()
-            };
-            port(4, "in", input);
+        let stdio = "stdio,signal=off".to_owned();
+        match session {
+            Session::Command { input: false, .. } => {}
+            Session::Command { input: true, .. } => args.extend(port(4, "in", stdio)),
+            Session::Terminal { .. } => args.extend([
+                "-chardev".to_owned(),
+                format!("{stdio},id=terminal"),
+                "-device".to_owned(),
+                "virtconsole,bus=ports.0,nr=0,chardev=terminal".to_owned(),
+            ]),
         }
         args
-    }
-
-    /// A chardev that ends at once.
-    fn empty_input(&self) -> String {
-        format!(
-            "file,path={},input-path=/dev/null",
-            self.path("unused").display()
-        )
     }
 
     fn qemu(
@@ -263,10 +267,7 @@ impl Place {
         let mut command = tools::qemu(&self.cache);
         command
             .args(machine.qemu_arguments(&files))
-            .args([
-                "-serial",
-                &format!("file:{}", self.path("console").display()),
-            ])
+            .args(["-serial", &format!("file:{}", self.console.display())])
             .args(devices)
             .stderr(errors);
         Ok(command)
@@ -298,7 +299,7 @@ impl Place {
             }
             thread::sleep(POLL);
         };
-        self.outcome(machine, timed_out)
+        self.outcome(timed_out)
     }
 
     /// The command's status, once the guest told it.
@@ -310,12 +311,10 @@ impl Place {
             .ok()
     }
 
-    fn outcome(&self, machine: &Machine, timed_out: bool) -> Result<Outcome> {
+    fn outcome(&self, timed_out: bool) -> Result<Outcome> {
         let read = |name| fs::read(self.path(name)).unwrap_or_default();
-        let console = String::from_utf8_lossy(&read("console")).into_owned();
-        if let Some(log) = &machine.log {
-            fs::write(log, &console).with_context(|| format!("writing {}", log.display()))?;
-        }
+        let console = fs::read(&self.console).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console).into_owned();
         let complaint = String::from_utf8_lossy(&read("qemu")).into_owned();
         if console.is_empty() && complaint.contains("qemu-system") {
             bail!("QEMU refused: {}", complaint.trim());

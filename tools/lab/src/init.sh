@@ -42,7 +42,11 @@ if [ -e /etc/taichi/terminal ]; then
 	stty -F /dev/hvc0 $(cat /etc/taichi/terminal) 2>/dev/null
 	setsid -c /etc/taichi/command </dev/hvc0 >/dev/hvc0 2>&1 9>&-
 else
-	/etc/taichi/command <"$(port taichi.in)" >"$(port taichi.out)" 2>"$(port taichi.err)" 9>&-
+	in=/dev/null
+	if [ -e /etc/taichi/input ]; then
+		in=$(port taichi.in)
+	fi
+	/etc/taichi/command <"$in" >"$(port taichi.out)" 2>"$(port taichi.err)" 9>&-
 fi
 echo $? >&9
 poweroff -f

@@ -45,8 +45,13 @@ impl FromStr for Add {
 /// What the guest's first process runs.
 #[derive(Clone, Debug)]
 pub enum Session<'a> {
-    /// A command and its arguments, with its streams on virtio ports.
-    Command(&'a [String]),
+    /// A command, with its output on virtio ports.
+    Command {
+        /// The command and its arguments.
+        words: &'a [String],
+        /// Whether its input comes from a port too; else it is empty.
+        input: bool,
+    },
     /// A shell on a terminal of this many rows and columns.
     Terminal {
         /// Lines of the terminal.
@@ -105,7 +110,12 @@ pub fn build(cache: &Cache, contents: &Contents) -> Result<Vec<u8>> {
         tree.add(from, to.trim_matches('/'), &|_| false)?;
     }
     let command = match &contents.session {
-        Session::Command(words) => format!("exec {}", quote(words)),
+        Session::Command { words, input } => {
+            if *input {
+                tree.file("etc/taichi/input", 0o644, "");
+            }
+            format!("exec {}", quote(words))
+        }
         Session::Terminal { rows, columns } => {
             tree.file(
                 "etc/taichi/terminal",
