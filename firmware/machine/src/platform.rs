@@ -209,6 +209,34 @@ impl Platform {
     }
 }
 
+/// The least that is worth knowing of any tree, also of one that
+/// [`Platform::discover`] refuses: what to start, and where to complain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loader {
+    /// Base of the console's PL011.
+    pub console: Option<u64>,
+    /// The kernel's image.
+    pub kernel: Option<Range<u64>>,
+}
+
+impl Loader {
+    /// Finds what can be found; nothing in a tree that can't be read.
+    pub fn discover(blob: &[u8]) -> Self {
+        let Ok(tree) = tree::open(blob) else {
+            return Self::default();
+        };
+        let mut found = Found {
+            stdout: stdout_path(&tree.root),
+            ..Found::default()
+        };
+        read::walk(&tree.root, &mut |visit| found.visit(&visit));
+        Self {
+            console: found.console,
+            kernel: Chosen::read(&tree.root).kernel,
+        }
+    }
+}
+
 /// What a walk over the tree has found so far.
 #[derive(Default)]
 struct Found {
