@@ -39,5 +39,6 @@ pub mod platform;
 pub mod psci;
 pub mod redist;
 pub mod sgi_page;
+pub mod stage2;
 pub mod trap;
 pub mod tree;

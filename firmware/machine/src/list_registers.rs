@@ -19,6 +19,7 @@ const VIRTUAL: u64 = 0xffff_ffff;
 pub struct Full;
 
 /// The contents of the list registers.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListRegisters {
     /// ICH_LR0_EL2 and on.
