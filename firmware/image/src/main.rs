@@ -1,3 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! (to be written)
+//! The firmware. No unsafe code: this binary wires the policy
+//! (`taichi_sched`) and the machine that Linux believes in (`taichi_machine`)
+//! to the hardware (`taichi_el2`).
+//!
+//! - [`boot`]: from the loader to Linux; what can go wrong on the way
+//! - [`machine`]: the shared state
+//! - [`sync`]: traps; [`interrupts`]: physical interrupts
+//! - [`lend`]: cores change hands
+//! - [`sgi`]: interrupts between CPUs; [`vcpu`]: interrupts for vCPUs
+//! - [`plan`]: who may touch which memory; [`pages`]: emulated pages; [`power`]: PSCI
+//!
+//! On a host it compiles to an empty program.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod firmware {
+    pub mod boot;
+    pub mod interrupts;
+    pub mod lend;
+    pub mod machine;
+    pub mod pages;
+    pub mod plan;
+    pub mod power;
+    pub mod sgi;
+    pub mod sync;
+    pub mod vcpu;
+
+    taichi_el2::handlers! {
+        boot: boot::boot,
+        core_up: boot::core_up,
+        sync: sync::sync,
+        irq: interrupts::irq,
+        serror: interrupts::serror,
+    }
+}
+
+#[cfg(not(target_os = "none"))]
 fn main() {}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the loader's jump to Rust with the MMU on, and the same for
+//! secondaries.
+//!
+//! The image is an arm64 Linux `Image` to its loader: MMU off, x0 = device
+//! tree. Entry relocates it, zeroes its data, and turns the MMU on with a
+//! coarse map (the gibibyte we are in is memory, all else device), because
+//! Rust code with atomics needs cacheable memory. [`install`] replaces that
+//! map with the real one, W^X and with guard pages.
+
+use crate::memory::{self, PAGE, TablePool};
+use crate::percore::Core;
+use crate::sysreg::isb;
+use crate::{gic, read_sysreg, smc, timer, write_sysreg};
+use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use taichi_abi::MAX_CORES;
+
+global_asm!(
+    r#"
+    .section .text.header, "ax"
+    .global _start
+    _start:
+        b taichi_start          // code0
+        .long 0                 // code1
+        .quad 0                 // text_offset
+        .long __image_size      // image_size
+        .long 0
+        .quad 0xa               // little-endian, 4 KiB pages, anywhere
+        .quad 0, 0, 0
+        .ascii "ARM\x64"
+        .long 0
+
+    .section .text.taichi_start, "ax"
+    taichi_start:
+        mov x19, x0
+        adrp x20, __image_start
+        add x20, x20, :lo12:__image_start
+        // Apply R_AARCH64_RELATIVE (1027) relocations.
+        adrp x0, __rela_start
+        add x0, x0, :lo12:__rela_start
+        adrp x1, __rela_end
+        add x1, x1, :lo12:__rela_end
+    1:  cmp x0, x1
+        b.hs 2f
+        ldp x2, x3, [x0], #16
+        ldr x4, [x0], #8
+        cmp w3, #1027
+        b.ne 1b
+        add x4, x4, x20
+        str x4, [x20, x2]
+        b 1b
+    2:  adrp x0, __bss_start
+        add x0, x0, :lo12:__bss_start
+        adrp x1, __bss_end
+        add x1, x1, :lo12:__bss_end
+    3:  stp xzr, xzr, [x0], #16
+        cmp x0, x1
+        b.lo 3b
+        // The first core's stack, for now without its Core.
+        adrp x0, __stacks_start
+        add x0, x0, :lo12:__stacks_start
+        add x0, x0, #{stack}
+        sub x0, x0, #16
+        mov sp, x0
+        mov x0, x19
+        mov x1, x20
+        mov x29, xzr
+        mov x30, xzr
+        bl taichi_start_rust
+        b .
+
+    // A core that PSCI started: x0 = its Core, MMU off.
+    .global taichi_secondary
+    taichi_secondary:
+        mov x19, x0
+        adrp x1, {regime}
+        add x1, x1, :lo12:{regime}
+        ldp x2, x3, [x1]
+        ldp x4, x5, [x1, #16]
+        msr mair_el2, x2
+        msr tcr_el2, x3
+        msr ttbr0_el2, x4
+        isb
+        tlbi alle2
+        tlbi vmalls12e1
+        ic iallu
+        dsb sy
+        isb
+        msr sctlr_el2, x5
+        isb
+        ldr x1, [x19, #{stack_top}]
+        mov sp, x1
+        mov x0, x19
+        mov x29, xzr
+        mov x30, xzr
+        bl taichi_secondary_rust
+        b .
+    "#,
+    stack = const memory::STACK,
+    stack_top = const core::mem::offset_of!(Core, stack_top),
+    regime = sym REGIME,
+);
+
+unsafe extern "C" {
+    safe static taichi_secondary: u8;
+    fn taichi_boot(loaded: Loaded) -> !;
+}
+
+/// What the loader left.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Loaded {
+    /// Where x0 pointed.
+    tree: u64,
+    /// The exception level that we were started at, 1 or 2.
+    pub level: u8,
+}
+
+/// The largest tree that Linux accepts (Documentation/arch/arm64/booting).
+const TREE_MAX: u64 = 2 << 20;
+const FDT_MAGIC: u32 = 0xd00d_feed;
+
+impl Loaded {
+    /// The device tree's bytes; `None` if x0 pointed to none.
+    pub fn tree(&self) -> Option<&'static [u8]> {
+        let own = memory::image();
+        if self.tree == 0 || !self.tree.is_multiple_of(8) || own.contains(&self.tree) {
+            return None;
+        }
+        // SAFETY: the loader promises a tree here; a wrong address that is
+        // mapped gives other bytes, which are checked, one that is not faults.
+        let word = |i: u64| unsafe { core::ptr::read_volatile((self.tree + 4 * i) as *const u32) };
+        let size = u64::from(u32::from_be(word(1)));
+        if u32::from_be(word(0)) != FDT_MAGIC || size > TREE_MAX {
+            return None;
+        }
+        if self.tree < own.start && self.tree + size > own.start {
+            return None;
+        }
+        // SAFETY: not the firmware's own memory, and Linux, which owns it,
+        // doesn't run yet.
+        Some(unsafe { core::slice::from_raw_parts(self.tree as *const u8, size as usize) })
+    }
+
+    /// Where the tree is.
+    pub fn tree_address(&self) -> u64 {
+        self.tree
+    }
+}
+
+/// EL2's translation regime, for secondaries that read it with the MMU off.
+#[repr(C)]
+pub struct Regime {
+    mair: u64,
+    tcr: u64,
+    ttbr0: u64,
+    sctlr: u64,
+    vtcr: u64,
+    vttbr: u64,
+}
+
+impl Regime {
+    /// From the values of MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, and VTTBR_EL2
+    /// with the one VMID.
+    pub const fn new(mair: u64, tcr: u64, ttbr0: u64, vtcr: u64, vttbr: u64) -> Self {
+        Self { mair, tcr, ttbr0, sctlr: SCTLR, vtcr, vttbr }
+    }
+}
+
+#[repr(transparent)]
+struct Shared<T>(UnsafeCell<T>);
+// SAFETY: written by the boot core before it starts any other.
+unsafe impl<T> Sync for Shared<T> {}
+
+static REGIME: Shared<Regime> = Shared(UnsafeCell::new(Regime::new(0, 0, 0, 0, 0)));
+
+/// One `Core` per real core, each used by that core alone once it runs.
+static CORES: [Shared<Core>; MAX_CORES] =
+    [const { Shared(UnsafeCell::new(Core::new(0))) }; MAX_CORES];
+
+/// SCTLR_EL2: RES1 bits, WXN, I, SA, C, M.
+const SCTLR: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
+/// The coarse map has our gibibyte writable and executable.
+const SCTLR_EARLY: u64 = SCTLR & !(1 << 19);
+
+// Attribute indices of the coarse map, as in `EARLY_MAIR`.
+const EARLY_MAIR: u64 = 0x04_ff;
+const EARLY_NORMAL: u64 = 0x711; // AF, inner shareable, AttrIdx 0, block
+const EARLY_DEVICE: u64 = 1 << 54 | 0x605; // XN, AF, AttrIdx 1, block
+
+#[repr(C, align(4096))]
+struct EarlyTables([u64; 512 * 3]);
+static EARLY: Shared<EarlyTables> = Shared(UnsafeCell::new(EarlyTables([0; 512 * 3])));
+
+/// With the MMU off: no atomics, nothing unaligned.
+#[unsafe(no_mangle)]
+extern "C" fn taichi_start_rust(tree: u64, base: u64) -> ! {
+    let level = (read_sysreg!("currentel") >> 2) as u8 & 3;
+    if level == 2 {
+        // SAFETY: the first code of the boot core, with the MMU off.
+        unsafe { early_mmu(base) };
+    }
+    // SAFETY: defined by `handlers!` in the binary.
+    unsafe { taichi_boot(Loaded { tree, level }) }
+}
+
+/// # Safety
+/// Once, on the boot core, at EL2 with the MMU off.
+unsafe fn early_mmu(base: u64) {
+    // SAFETY: nobody else refers to it yet.
+    let tables = unsafe { &mut (*EARLY.0.get()).0 };
+    let address = tables.as_ptr() as u64;
+    let (root, low, ours) = (0, 512, 1024);
+    // The first 512 GiB, and the 512 GiB that we are in, if it is another.
+    tables[root] = (address + 4096) | 3;
+    for i in 0..512u64 {
+        tables[low + i as usize] = i << 30 | EARLY_DEVICE;
+    }
+    let top = base >> 39;
+    let mut mine = low;
+    if top != 0 {
+        tables[root + top as usize % 512] = (address + 8192) | 3;
+        for i in 0..512u64 {
+            tables[ours + i as usize] = top << 39 | i << 30 | EARLY_DEVICE;
+        }
+        mine = ours;
+    }
+    let slot = (base >> 30) as usize % 512;
+    tables[mine + slot] = base >> 30 << 30 | EARLY_NORMAL;
+    let pa_range = (read_sysreg!("id_aa64mmfr0_el1") & 0xf).min(5);
+    // 48 bits, 4 KiB granule, write-back, inner shareable; RES1 bits 31 and 23.
+    let tcr = 1 << 31 | 1 << 23 | pa_range << 16 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 16;
+    // SAFETY: an identity map of all that this code uses.
+    unsafe {
+        write_sysreg!("vbar_el2", &raw const crate::vectors::taichi_vectors as u64);
+        write_sysreg!("mair_el2", EARLY_MAIR);
+        write_sysreg!("tcr_el2", tcr);
+        write_sysreg!("ttbr0_el2", address);
+        asm!("isb", "tlbi alle2", "dsb sy", "isb", options(nostack));
+        write_sysreg!("sctlr_el2", SCTLR_EARLY);
+    }
+    isb();
+}
+
+/// Replaces the coarse map by `regime` on this core, and remembers it for the
+/// others.
+///
+/// # Panics
+/// If the tables don't come from the pool.
+pub fn install(regime: Regime, _pool: TablePool) {
+    let pool = memory::tables();
+    assert!(pool.contains(&regime.ttbr0) && pool.contains(&(regime.vttbr & 0xffff_ffff_f000)));
+    // SAFETY: the boot core alone runs. The tables map all that EL2 uses, by
+    // the plan in `image::plan`; a mistake there faults at once.
+    unsafe {
+        let saved = &mut *REGIME.0.get();
+        *saved = regime;
+        let start = REGIME.0.get() as u64;
+        memory::clean(start..start + size_of::<Regime>() as u64);
+        memory::clean(memory::tables());
+        for core in &CORES {
+            let start = core.0.get() as u64;
+            memory::clean(start..start + size_of::<Core>() as u64);
+        }
+        asm!(
+            "msr sctlr_el2, {off}", "isb",
+            "msr mair_el2, {mair}", "msr tcr_el2, {tcr}", "msr ttbr0_el2, {ttbr0}",
+            "isb", "tlbi alle2", "tlbi vmalls12e1", "dsb sy", "isb",
+            "msr sctlr_el2, {on}", "isb",
+            off = in(reg) SCTLR_EARLY & !1,
+            mair = in(reg) saved.mair, tcr = in(reg) saved.tcr, ttbr0 = in(reg) saved.ttbr0,
+            on = in(reg) SCTLR, options(nostack));
+    }
+}
+
+/// This core's registers, from reset values to what the firmware relies on.
+fn init_core() {
+    // SAFETY: EL2's own controls; what EL1 gets is confined by stage 2.
+    unsafe {
+        let regime = &*REGIME.0.get();
+        write_sysreg!("vbar_el2", &raw const crate::vectors::taichi_vectors as u64);
+        write_sysreg!("vtcr_el2", regime.vtcr);
+        write_sysreg!("vttbr_el2", regime.vttbr);
+        // No traps of floating point; RES1 bits.
+        write_sysreg!("cptr_el2", 0x33ffu64);
+        write_sysreg!("hstr_el2", 0u64);
+        // All performance counters are EL1's.
+        write_sysreg!("mdcr_el2", (read_sysreg!("pmcr_el0") >> 11) & 0x1f);
+        write_sysreg!("cntvoff_el2", 0u64);
+        write_sysreg!("vpidr_el2", read_sysreg!("midr_el1"));
+        asm!("isb", "tlbi vmalls12e1", "dsb sy", "isb", options(nostack));
+    }
+    timer::set_deadline(u64::MAX);
+    gic::init_common();
+}
+
+/// Prepares `count` cores, the first of them the one that runs now.
+pub fn prepare_cores(count: usize, boot_core: usize) -> &'static mut Core {
+    for (id, core) in CORES.iter().enumerate().take(count) {
+        let stack_top = memory::stacks().start + (id as u64 + 1) * memory::STACK - 16;
+        // SAFETY: no other core runs, and nobody refers to the block yet. The
+        // slot at the top of the stack is above the boot core's own frames.
+        unsafe {
+            (*core.0.get()).pin(id, stack_top);
+            *(stack_top as *mut u64) = core.0.get() as u64;
+            let start = core.0.get() as u64;
+            memory::clean(start..start + size_of::<Core>() as u64);
+            memory::clean(stack_top..stack_top + 16);
+        }
+    }
+    // SAFETY: called once, by the boot core, whose block this is.
+    let core = unsafe { &mut *CORES[boot_core].0.get() };
+    set_index(core.id());
+    init_core();
+    core
+}
+
+/// The fault path finds its stack and its trace ring by TPIDR_EL2.
+fn set_index(id: usize) {
+    // SAFETY: EL2's own register.
+    unsafe { write_sysreg!("tpidr_el2", id as u64) };
+}
+
+/// PSCI CPU_ON below us, so that the core enters Linux under us: it comes to
+/// `secondary`. Gives PSCI's answer.
+pub fn start_core(id: usize, mpidr: u64, entry: u64, argument: u64, controls: crate::context::Controls) -> i64 {
+    let Some(core) = CORES.get(id) else { return -2 };
+    // SAFETY: the core is off, as PSCI's server checked: its block has no
+    // other user. If it isn't, PSCI below refuses, and the context of a
+    // running core is loaded in its registers, not here.
+    unsafe {
+        (*core.0.get()).native().reset(controls, mpidr, entry, argument);
+        let start = core.0.get() as u64;
+        memory::clean(start..start + size_of::<Core>() as u64);
+    }
+    smc::psci(smc::CPU_ON, mpidr, &raw const taichi_secondary as u64, core.0.get() as u64)
+}
+
+/// Waits until an interrupt is pending for this core.
+#[inline]
+pub fn wait_for_interrupt() {
+    // SAFETY: waits.
+    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn taichi_secondary_rust(core: &'static mut Core) -> ! {
+    set_index(core.id());
+    init_core();
+    // SAFETY: defined by `handlers!` in the binary.
+    unsafe { taichi_core_up(core) }
+}
+
+#[allow(improper_ctypes, reason = "Rust on both sides")]
+unsafe extern "C" {
+    fn taichi_core_up(core: *mut Core) -> !;
+}
+
+/// Gives the machine to a kernel as if the firmware had never been there: MMU
+/// off, x0 = tree, at the level that we were started at.
+pub fn chainload(kernel: u64, tree: u64) -> ! {
+    let level = read_sysreg!("currentel") >> 2 & 3;
+    memory::clean(memory::tree_area());
+    // SAFETY: leaves this program for good; the kernel is where the loader put
+    // it, and its header was checked.
+    unsafe {
+        if level == 2 {
+            let off = SCTLR_EARLY & !(1 << 12 | 1 << 2 | 1);
+            asm!("msr sctlr_el2, {}", "isb", "tlbi alle2", "ic iallu", "dsb sy", "isb",
+                in(reg) off, options(nostack));
+        }
+        asm!("mov x1, xzr", "mov x2, xzr", "mov x3, xzr", "br {kernel}",
+            kernel = in(reg) kernel, in("x0") tree, options(noreturn));
+    }
+}
+
+const _: () = assert!(PAGE == taichi_abi::PAGE as u64);

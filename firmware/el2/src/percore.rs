@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What belongs to one real core while it is in EL2.
+
+use crate::context::{Context, Controls};
+use crate::vcpus::Claim;
+use crate::vectors::Outcome;
+use core::ptr;
+
+/// One real core. Handlers get it by `&mut`: EL2 runs with interrupts masked,
+/// so there is one handler per core at a time.
+#[repr(C, align(64))]
+pub struct Core {
+    /// The context that is loaded. First: the vectors read it.
+    current: *mut Context,
+    pub(crate) stack_top: u64,
+    next: Option<Next>,
+    /// The vCPU that is loaded, `None` while the native context is.
+    vcpu: Option<Claim>,
+    id: usize,
+    native: Context,
+}
+
+enum Next {
+    Native,
+    Vcpu(Claim),
+}
+
+impl Core {
+    /// A core with this index; `current` is made to point at the native
+    /// context by [`Core::pin`].
+    pub(crate) const fn new(id: usize) -> Self {
+        Self {
+            current: ptr::null_mut(),
+            stack_top: 0,
+            next: None,
+            vcpu: None,
+            id,
+            native: Context::new(Controls::CP),
+        }
+    }
+
+    /// Called once, when the core block has its final address.
+    pub(crate) fn pin(&mut self, id: usize, stack_top: u64) {
+        self.id = id;
+        self.stack_top = stack_top;
+        self.vcpu = None;
+        self.next = None;
+        self.current = &raw mut self.native;
+    }
+
+    /// The core's index, in the order of the device tree's cpu nodes.
+    #[inline]
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// Which vCPU is loaded; `None`: the native context is.
+    #[inline]
+    pub fn vcpu(&self) -> Option<usize> {
+        self.vcpu.as_ref().map(Claim::vcpu)
+    }
+
+    /// The context that is loaded: only its general registers are of use.
+    #[inline]
+    pub fn current(&mut self) -> &mut Context {
+        // SAFETY: points to `self.native`, or to the context that `self.vcpu`
+        // claims; both live as long as `self`, which is borrowed here.
+        unsafe { &mut *self.current }
+    }
+
+    /// The native context. While it is not loaded, its fields may be changed.
+    #[inline]
+    pub fn native(&mut self) -> &mut Context {
+        &mut self.native
+    }
+
+    /// Chooses the native context for [`Outcome::Switch`].
+    #[inline]
+    pub fn choose_native(&mut self) -> Outcome {
+        self.next = Some(Next::Native);
+        Outcome::Switch
+    }
+
+    /// Chooses a vCPU for [`Outcome::Switch`].
+    #[inline]
+    pub fn choose_vcpu(&mut self, vcpu: usize) -> Outcome {
+        self.next = Claim::new(vcpu, self.id).map(Next::Vcpu);
+        assert!(self.next.is_some(), "vCPU {vcpu} is running on another core");
+        Outcome::Switch
+    }
+
+    /// The context of the vCPU that was chosen, to be changed before it is
+    /// loaded; `None` if none was.
+    #[inline]
+    pub fn chosen(&mut self) -> Option<&mut Context> {
+        match &mut self.next {
+            Some(Next::Vcpu(claim)) => Some(claim.context()),
+            _ => None,
+        }
+    }
+
+    /// Leaves EL2 into the native context, for the first time after boot or
+    /// CPU_ON.
+    pub fn enter_native(&mut self) -> ! {
+        self.vcpu = None;
+        self.current = &raw mut self.native;
+        // SAFETY: nothing else runs on this core, and the native context is
+        // this core's alone; the stack is left for good.
+        unsafe {
+            self.native.load();
+            crate::vectors::taichi_enter(self)
+        }
+    }
+}
+
+/// Called by the vectors when a handler chose another context, with the old
+/// one's general registers saved.
+#[unsafe(no_mangle)]
+extern "C" fn taichi_world_switch(core: &mut Core) {
+    core.current().save();
+    // The old vCPU may be claimed by others from here on.
+    core.vcpu = None;
+    match core.next.take() {
+        Some(Next::Vcpu(claim)) => {
+            core.current = claim.as_ptr();
+            core.vcpu = Some(claim);
+        }
+        Some(Next::Native) | None => core.current = &raw mut core.native,
+    }
+    // SAFETY: the vectors return to this context next; the claim, or the core
+    // itself, keeps others away from it.
+    unsafe { core.current().load() };
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! This core's timers. EL2 has the hypervisor physical timer (CNTHP, PPI 26);
+//! CNTVOFF is 0, so that all counters agree.
+
+use crate::sysreg::isb;
+use crate::{read_sysreg, write_sysreg};
+
+/// The system counter, in ticks.
+#[inline]
+pub fn now() -> u64 {
+    read_sysreg!("cntpct_el0")
+}
+
+/// Ticks in a second.
+pub fn frequency() -> u64 {
+    read_sysreg!("cntfrq_el0")
+}
+
+/// Interrupts this core at `ticks`; `u64::MAX`: never.
+#[inline]
+pub fn set_deadline(ticks: u64) {
+    // SAFETY: EL2's own timer.
+    unsafe {
+        if ticks == u64::MAX {
+            write_sysreg!("cnthp_ctl_el2", 0u64);
+        } else {
+            write_sysreg!("cnthp_cval_el2", ticks);
+            write_sysreg!("cnthp_ctl_el2", 1u64);
+        }
+    }
+    isb();
+}
+
+/// When the loaded context's virtual timer fires; `None` while it is off or
+/// masked.
+#[inline]
+pub fn loaded_deadline() -> Option<u64> {
+    let on = read_sysreg!("cntv_ctl_el0") & 0b11 == 0b01;
+    on.then(|| read_sysreg!("cntv_cval_el0"))
+}
+
+/// Masks the loaded context's virtual timer, so that it stops asking.
+#[inline]
+pub fn mask_loaded() {
+    let control = read_sysreg!("cntv_ctl_el0") | 0b10;
+    // SAFETY: EL1's timer; Linux programs it anew after the interrupt.
+    unsafe { write_sysreg!("cntv_ctl_el0", control) };
+    isb();
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Exception entry and exit, and the world switch.
+//!
+//! Why it looks like this: almost every exception returns to the context that
+//! it came from, so entry saves just what a Rust function may change (x0-x18,
+//! x30) straight into the current context, and the whole path fits one vector
+//! of 32 instructions, without a branch. x19-x29 stay in the core: Rust code
+//! preserves them. A handler returns "switch" or not; only then is the rest of
+//! the world saved, with x19-x29 at hand, which is why the switch can't be a
+//! function that a handler calls.
+//!
+//! SP_EL2 is at the top of the core's stack at every entry; the slot there
+//! holds the address of the [`Core`], whose first field is the current context.
+
+use crate::percore::Core;
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+global_asm!(
+    r#"
+    .macro enter_and_call handler
+        stp x0, x1, [sp, #-16]!
+        ldr x0, [sp, #16]
+        ldr x1, [x0]
+        stp x2, x3, [x1, #16]
+        stp x4, x5, [x1, #32]
+        stp x6, x7, [x1, #48]
+        stp x8, x9, [x1, #64]
+        stp x10, x11, [x1, #80]
+        stp x12, x13, [x1, #96]
+        stp x14, x15, [x1, #112]
+        stp x16, x17, [x1, #128]
+        str x18, [x1, #144]
+        str x30, [x1, #240]
+        ldp x2, x3, [sp], #16
+        stp x2, x3, [x1]
+        bl \handler
+        cbnz w0, taichi_switch
+    .endm
+    .macro restore_and_leave
+        ldr x1, [sp]
+        ldr x1, [x1]
+        ldp x2, x3, [x1, #16]
+        ldp x4, x5, [x1, #32]
+        ldp x6, x7, [x1, #48]
+        ldp x8, x9, [x1, #64]
+        ldp x10, x11, [x1, #80]
+        ldp x12, x13, [x1, #96]
+        ldp x14, x15, [x1, #112]
+        ldp x16, x17, [x1, #128]
+        ldr x18, [x1, #144]
+        ldr x30, [x1, #240]
+        ldp x0, x1, [x1]
+        eret
+    .endm
+    // One exception from below.
+    .macro below handler
+        .balign 128
+        enter_and_call \handler
+        restore_and_leave
+    .endm
+    // One that must not happen: fault at EL2, or AArch32.
+    .macro fatal number
+        .balign 128
+        mov x0, #\number
+        b taichi_fatal_entry
+    .endm
+
+    .section .text.vectors, "ax"
+    .balign 2048
+    .global taichi_vectors
+    taichi_vectors:
+        fatal 0
+        fatal 1
+        fatal 2
+        fatal 3
+        fatal 4
+        fatal 5
+        fatal 6
+        fatal 7
+        below taichi_sync
+        below taichi_irq
+        fatal 10
+        below taichi_serror
+        fatal 12
+        fatal 13
+        fatal 14
+        fatal 15
+
+    // The way to another context. x19-x29 are still the old one's.
+    taichi_switch:
+        ldr x0, [sp]
+        ldr x1, [x0]
+        stp x19, x20, [x1, #152]
+        stp x21, x22, [x1, #168]
+        stp x23, x24, [x1, #184]
+        stp x25, x26, [x1, #200]
+        stp x27, x28, [x1, #216]
+        str x29, [x1, #232]
+        bl taichi_world_switch
+    taichi_resume:
+        ldr x0, [sp]
+        ldr x1, [x0]
+        ldp x19, x20, [x1, #152]
+        ldp x21, x22, [x1, #168]
+        ldp x23, x24, [x1, #184]
+        ldp x25, x26, [x1, #200]
+        ldp x27, x28, [x1, #216]
+        ldr x29, [x1, #232]
+        restore_and_leave
+
+    // x0: the core. Enters its current context, which is loaded.
+    .global taichi_enter
+    taichi_enter:
+        ldr x1, [x0, #{stack_top}]
+        mov sp, x1
+        b taichi_resume
+
+    // x0: vector number. A stack of its own, because the fault may be the
+    // stack's; the machine ends here, so no register is kept.
+    taichi_fatal_entry:
+        mov x1, sp
+        mrs x2, tpidr_el2
+        and x2, x2, #0xf
+        add x2, x2, #1
+        adrp x3, __fault_stacks_start
+        add x3, x3, :lo12:__fault_stacks_start
+        add x2, x3, x2, lsl #13
+        mov sp, x2
+        bl taichi_fatal
+    1:  wfi
+        b 1b
+    "#,
+    stack_top = const offset_of!(Core, stack_top),
+);
+
+#[allow(improper_ctypes, reason = "an opaque pointer to the assembly")]
+unsafe extern "C" {
+    /// The vector table, for VBAR_EL2.
+    pub(crate) safe static taichi_vectors: u8;
+    /// Leaves EL2 into the current context of `core`.
+    pub(crate) fn taichi_enter(core: *mut Core) -> !;
+}
+
+/// What a handler decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Return to the context that was interrupted.
+    Resume,
+    /// Return to the context that was chosen with [`Core::choose_native`] or
+    /// [`Core::choose_vcpu`].
+    Switch,
+}
+
+/// Names the functions of the firmware that this crate calls: `boot:
+/// fn(boot::Loaded) -> !` on the boot core, `core_up: fn(&'static mut Core) ->
+/// !` on every other, and `fn(&mut Core) -> Outcome` for exceptions from below.
+#[macro_export]
+macro_rules! handlers {
+    (boot: $boot:path, core_up: $core_up:path, sync: $sync:path, irq: $irq:path, serror: $serror:path $(,)?) => {
+        $crate::handlers!(@one taichi_sync, $sync);
+        $crate::handlers!(@one taichi_irq, $irq);
+        $crate::handlers!(@one taichi_serror, $serror);
+
+        #[allow(unsafe_code)]
+        const _: () = {
+            // SAFETY: the name is this macro's alone.
+            #[unsafe(no_mangle)]
+            extern "C" fn taichi_boot(loaded: $crate::boot::Loaded) -> ! {
+                $boot(loaded)
+            }
+            // SAFETY: as above.
+            #[unsafe(no_mangle)]
+            extern "C" fn taichi_core_up(core: &'static mut $crate::percore::Core) -> ! {
+                $core_up(core)
+            }
+        };
+    };
+    (@one $name:ident, $handler:path) => {
+        #[allow(unsafe_code)]
+        const _: () = {
+            // SAFETY: the name is this macro's alone; the vectors call it with
+            // this core's `Core`, which nothing else refers to meanwhile.
+            #[unsafe(no_mangle)]
+            extern "C" fn $name(core: &mut $crate::percore::Core) -> u64 {
+                match $handler(core) {
+                    $crate::vectors::Outcome::Resume => 0,
+                    $crate::vectors::Outcome::Switch => 1,
+                }
+            }
+        };
+    };
+}

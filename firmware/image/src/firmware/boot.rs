@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the loader to Linux. Whatever goes wrong on the way is said on the
+//! console, and Linux is started as if the firmware weren't there, wherever
+//! there is a kernel to start.
+
+use super::machine::{self, CoreShared, Frames, Machine, Pages, VcpuShared};
+use super::{plan, sgi};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::array;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use spin::mutex::SpinMutex;
+use taichi_abi::telemetry;
+use taichi_el2::boot::Loaded;
+use taichi_el2::context::Controls;
+use taichi_el2::mmio::Frame;
+use taichi_el2::percore::Core;
+use taichi_el2::{boot as el2, console, fault, gic, memory, read_sysreg, say, shared, smc, timer};
+use taichi_machine::affinity::Mpidr;
+use taichi_machine::config::{self, Config, Console};
+use taichi_machine::image::ImageHeader;
+use taichi_machine::irouter::Router;
+use taichi_machine::platform::{Conduit, Loader, Platform};
+use taichi_machine::psci::{CpuId, Psci};
+use taichi_machine::redist::VirtualRedistributor;
+use taichi_machine::tree;
+use taichi_sched::handover::Handover;
+use taichi_sched::{Params, Role, Scheduler};
+
+/// GICR_TYPER, from RD_base.
+const TYPER: u64 = 8;
+
+/// The boot core arrives from the loader.
+pub fn boot(loaded: Loaded) -> ! {
+    let Some(blob) = loaded.tree() else {
+        // Nothing is known of the machine, not even where to print.
+        smc::halt()
+    };
+    let loader = Loader::discover(blob);
+    console::set(loader.console.unwrap_or(0));
+    match start(&loaded, blob, &loader) {
+        Ok(core) => core.enter_native(),
+        Err(reason) => without_us(&loaded, blob, &loader, &reason),
+    }
+}
+
+/// Starts Linux bare, because of `reason`.
+fn without_us(loaded: &Loaded, blob: &[u8], loader: &Loader, reason: &str) -> ! {
+    say!("{reason}");
+    let Some(kernel) = kernel(loader).ok() else {
+        say!("there is no kernel to start either; halted");
+        smc::halt()
+    };
+    say!("starting Linux without the firmware, without vCPUs");
+    let cleaned = tree::edit(blob, &tree::Edits::default()).ok();
+    let tree = cleaned.and_then(|t| memory::place_tree(&t)).unwrap_or(loaded.tree_address());
+    el2::chainload(kernel, tree)
+}
+
+/// The kernel's first instruction.
+fn kernel(loader: &Loader) -> Result<u64, String> {
+    let range = loader.kernel.clone().ok_or(
+        "no kernel: /chosen has no module node that is compatible with \"multiboot,kernel\" \
+         (QEMU: -device guest-loader,addr=…,kernel=…; U-Boot: fdt set)",
+    )?;
+    let header = Frame::new(range.start, 64)
+        .ok_or_else(|| alloc::format!("the kernel at {:#x} overlaps the firmware", range.start))?;
+    let mut bytes = [0; 64];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = header.read(i as u64, 1) as u8;
+    }
+    let image = ImageHeader::parse(&bytes).map_err(|e| alloc::format!("the kernel: {e}"))?;
+    if !image.may_load_at(range.start) {
+        return Err(alloc::format!(
+            "the kernel is at {:#x}; it must be {:#x} bytes above a multiple of 2 MiB",
+            range.start,
+            image.text_offset
+        ));
+    }
+    let end = range.start.saturating_add(image.image_size);
+    let own = memory::image();
+    if range.start < own.end && end > own.start {
+        return Err(alloc::format!("the kernel at {:#x} overlaps the firmware", range.start));
+    }
+    Ok(range.start)
+}
+
+/// Prepares everything; gives the boot core, ready to enter Linux.
+fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut Core, String> {
+    if loaded.level != 2 {
+        return Err("started at EL1: the firmware needs EL2 (QEMU: virtualization=on; on a \
+                    board: a loader that enters the kernel at EL2)"
+            .into());
+    }
+    let platform = Platform::discover(blob).map_err(|e| e.to_string())?;
+    let config = config::parse(platform.options.as_deref().unwrap_or(""))
+        .map_err(|e| e.to_string())?;
+    match config.console {
+        Console::Tree => {}
+        Console::None => console::set(0),
+        Console::Pl011(base) => console::set(base),
+    }
+    let kernel = kernel(loader)?;
+    check_machine(&platform, &config)?;
+    let boot_mpidr = Mpidr::new(read_sysreg!("mpidr_el1"));
+    let boot_core = platform
+        .core_index(boot_mpidr)
+        .ok_or("the boot core has no cpu node in the device tree")?;
+    config.check(platform.cores.len(), boot_core).map_err(|e| e.to_string())?;
+
+    let vcpus = platform.vcpu_names(usize::from(config.vcpus));
+    let redistributors = redistributors(&platform)?;
+    let plan = plan::plan(&platform, &vcpus, &redistributors)?;
+    let edits = plan.edits(&vcpus);
+    let tree = tree::edit(blob, &edits).map_err(|e| e.to_string())?;
+    let size = tree.len();
+    let tree = memory::place_tree(&tree).ok_or_else(|| {
+        alloc::format!("the tree for Linux has {size} bytes, more than {}", memory::tree_room())
+    })?;
+    // Everything that can fail has been done.
+    let pages = plan.pages;
+    plan.install();
+    publish(&platform, &config, &vcpus);
+    machine::set(machine(&platform, &config, &vcpus, redistributors, pages, boot_core));
+    let core = el2::prepare_cores(platform.cores.len(), boot_core);
+    core.native().reset(controls(boot_core), boot_mpidr.value(), kernel, tree);
+    say!(
+        "build {:016x}: {} cores, {} vCPUs, DP cores {}; Linux at {kernel:#x}",
+        memory::build_id(),
+        platform.cores.len(),
+        vcpus.len(),
+        config.dp
+    );
+    enter(core);
+    Ok(core)
+}
+
+/// What this firmware can't serve yet, or ever.
+fn check_machine(platform: &Platform, config: &Config) -> Result<(), String> {
+    if platform.conduit != Conduit::Smc {
+        return Err("PSCI by HVC: another hypervisor owns EL2, or no firmware owns EL3".into());
+    }
+    let pfr0 = read_sysreg!("id_aa64pfr0_el1");
+    let isar1 = read_sysreg!("id_aa64isar1_el1");
+    if pfr0 >> 32 & 0xf != 0 {
+        return Err("the cores have SVE, whose registers this version doesn't switch".into());
+    }
+    // APA, API, GPA, GPI.
+    if isar1 & 0xff00_0ff0 != 0 {
+        return Err("the cores have pointer authentication, whose keys this version doesn't \
+                    switch"
+            .into());
+    }
+    if gic::list_registers() < taichi_machine::list_registers::COUNT {
+        return Err("the GIC's virtual interface has fewer than 4 list registers".into());
+    }
+    if config.vcpus > 0 && !platform.gic.its.is_empty() {
+        // GITS_TYPER.PTA: targets are addresses, which emulated frames have not.
+        for its in &platform.gic.its {
+            let typer = Frame::new(its.start, 0x10000).map_or(0, |its| its.read(8, 8));
+            if typer & 1 << 19 != 0 {
+                return Err("the ITS addresses redistributors physically (GITS_TYPER.PTA); \
+                            vCPUs need processor numbers"
+                    .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each core's RD_base and SGI_base frames, by the affinity in GICR_TYPER.
+fn redistributors(platform: &Platform) -> Result<Vec<Frame>, String> {
+    let stride = platform.gic.stride.unwrap_or(0x2_0000);
+    let mut frames: Vec<Option<Frame>> = alloc::vec![None; platform.cores.len()];
+    for region in &platform.gic.redistributors {
+        let mut base = region.start;
+        while base + stride <= region.end {
+            let Some(frame) = Frame::new(base, stride) else { break };
+            let typer = frame.read(TYPER, 8);
+            let core = platform.cores.iter().position(|c| u64::from(c.packed()) == typer >> 32);
+            if let Some(core) = core {
+                frames[core] = Some(frame);
+            }
+            if typer & 1 << 4 != 0 {
+                break;
+            }
+            base += stride;
+        }
+    }
+    let all: Option<Vec<Frame>> = frames.into_iter().collect();
+    all.ok_or("a core has no redistributor in the GIC's regions".into())
+}
+
+fn controls(core: usize) -> Controls {
+    if machine::machine().is_cp(core) { Controls::CP } else { Controls::DP }
+}
+
+/// Fills the telemetry window's constant part.
+fn publish(platform: &Platform, config: &Config, vcpus: &[Mpidr]) {
+    let header = shared::header();
+    header.version.store(taichi_abi::VERSION, Relaxed);
+    header.cores.store(platform.cores.len() as u32, Relaxed);
+    header.vcpus.store(vcpus.len() as u32, Relaxed);
+    header.frequency.store(timer::frequency(), Relaxed);
+    header.core_offset.store(telemetry::CORE_OFFSET as u32, Relaxed);
+    header.vcpu_offset.store(telemetry::VCPU_OFFSET as u32, Relaxed);
+    header.trace_offset.store(telemetry::TRACE_OFFSET as u32, Relaxed);
+    header.trace_records.store(taichi_abi::trace::RECORDS as u32, Relaxed);
+    header.build.store(memory::build_id(), Relaxed);
+    header.dp_cores.store(u64::from(config.dp.0), Relaxed);
+    for (id, mpidr) in platform.cores.iter().enumerate() {
+        shared::core(id).mpidr.store(mpidr.value(), Relaxed);
+        shared::core(id).state.store(telemetry::CoreState::Off as u64, Relaxed);
+    }
+    for (id, mpidr) in vcpus.iter().enumerate() {
+        shared::vcpu(id).mpidr.store(mpidr.value(), Relaxed);
+    }
+    taichi_el2::sysreg::dsb_sy();
+    header.magic.store(telemetry::MAGIC, Relaxed);
+}
+
+fn machine(
+    platform: &Platform,
+    config: &Config,
+    vcpus: &[Mpidr],
+    redistributors: Vec<Frame>,
+    pages: Pages,
+    boot_core: usize,
+) -> Machine {
+    let cores = &platform.cores;
+    let roles: Vec<Role> = (0..cores.len())
+        .map(|c| if config.dp.contains(c) { Role::Dp } else { Role::Cp })
+        .collect();
+    let ticks = |ns: u64| (u128::from(ns) * u128::from(timer::frequency()) / 1_000_000_000) as u64;
+    let params = Params {
+        slice: ticks(config.slice_ns),
+        patience: ticks(config.patience_ns),
+        forced_slice: ticks(config.patience_ns / 4),
+    };
+    let mut psci = Psci::new(cores, vcpus, boot_core);
+    psci.version = smc::version();
+    psci.firmware = memory::reserved();
+    Machine {
+        cores: cores.len(),
+        vcpus: vcpus.len(),
+        boot_core,
+        dp: config.dp,
+        spin: config.spin,
+        core: array::from_fn(|i| {
+            let mpidr = cores.get(i).copied().unwrap_or_default();
+            CoreShared {
+                mpidr,
+                kick: sgi::kick_value(mpidr),
+                hand: Handover::new(),
+                redistributor: redistributors.get(i).copied().unwrap_or(redistributors[0]),
+                yield_register: AtomicU32::new(super::lend::NO_REGISTER),
+                lent_at: AtomicU64::new(0),
+            }
+        }),
+        vcpu: array::from_fn(|i| VcpuShared {
+            mpidr: vcpus.get(i).copied().unwrap_or_default(),
+            pending: AtomicU32::new(0),
+            enabled: AtomicU32::new(0),
+            last_core: AtomicU32::new(u32::MAX),
+        }),
+        core_cluster: sgi::cluster_of(cores),
+        vcpu_cluster: sgi::cluster_of(vcpus),
+        sched: SpinMutex::new(Scheduler::new(params, &roles, vcpus.len())),
+        ready: AtomicU32::new(0),
+        psci: SpinMutex::new(psci),
+        frames: SpinMutex::new(Frames {
+            redistributors: virtual_redistributors(vcpus, redistributors[boot_core]),
+            router: Router::new(),
+            names: array::from_fn(|i| vcpus.get(i).copied().unwrap_or_default()),
+        }),
+        pages,
+        distributor: Frame::new(
+            platform.gic.distributor.start,
+            platform.gic.distributor.end - platform.gic.distributor.start,
+        )
+        .unwrap_or(redistributors[0]),
+    }
+}
+
+/// One redistributor per vCPU, with the boot core's processor number.
+fn virtual_redistributors(
+    vcpus: &[Mpidr],
+    boot: Frame,
+) -> [VirtualRedistributor; taichi_abi::MAX_VCPUS] {
+    const IIDR: u64 = 4;
+    let typer = boot.read(TYPER, 8);
+    let iidr = boot.read32(IIDR);
+    array::from_fn(|i| {
+        let mpidr = vcpus.get(i).copied().unwrap_or_default();
+        VirtualRedistributor::new(mpidr, typer, iidr, i + 1 == vcpus.len())
+    })
+}
+
+/// A core that PSCI started arrives.
+pub fn core_up(core: &'static mut Core) -> ! {
+    enter(core);
+    machine::machine().psci.lock().started(CpuId::Core(core.id()));
+    core.enter_native()
+}
+
+/// What every core does before it enters Linux.
+fn enter(core: &mut Core) {
+    let m = machine::machine();
+    let id = core.id();
+    if m.is_cp(id) {
+        gic::init_cp();
+    }
+    own_interrupts(&m.core[id].redistributor);
+    let mut sched = m.sched.lock();
+    if sched.core_on(id).is_err() {
+        fault::die("a core came up that is up already");
+    }
+    let deadline = sched.deadline(id);
+    drop(sched);
+    shared::core(id).state.store(telemetry::CoreState::Native as u64, Relaxed);
+    timer::set_deadline(deadline);
+}
+
+/// Enables EL2's own interrupts in a core's redistributor (GICR_WAKER,
+/// GICR_IGROUPR0, GICR_IPRIORITYR<n>, GICR_ISENABLER0; Arm IHI 0069, 12.11).
+fn own_interrupts(frame: &Frame) {
+    const WAKER: u64 = 0x14;
+    const SGI_BASE: u64 = 0x1_0000;
+    const IGROUPR0: u64 = SGI_BASE + 0x80;
+    const ISENABLER0: u64 = SGI_BASE + 0x100;
+    const IPRIORITYR: u64 = SGI_BASE + 0x400;
+    const OWN: [u32; 3] = [gic::KICK, gic::MAINTENANCE, gic::HYP_TIMER];
+    let sleep = 1 << 1;
+    let asleep = 1 << 2;
+    frame.write32(WAKER, frame.read32(WAKER) & !sleep);
+    while frame.read32(WAKER) & asleep != 0 {}
+    let bits = OWN.iter().fold(0, |bits, intid| bits | 1 << intid);
+    frame.write32(IGROUPR0, frame.read32(IGROUPR0) | bits);
+    for intid in OWN {
+        frame.write(IPRIORITYR + u64::from(intid), 1, u64::from(gic::PRIORITY));
+    }
+    frame.write32(ISENABLER0, bits);
+}

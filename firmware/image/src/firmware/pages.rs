@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Pages that stage 2 keeps from Linux and the firmware answers for: the
+//! doorbell, the control page, and parts of the interrupt controller.
+
+use super::machine::{Machine, machine};
+use super::{sync, vcpu};
+use core::sync::atomic::Ordering::SeqCst;
+use taichi_abi::{control, doorbell};
+use taichi_el2::percore::Core;
+use taichi_el2::{context, gic, read_sysreg, shared};
+use taichi_machine::redist::Effect;
+use taichi_machine::sgi_page::{self, Filtered};
+use taichi_machine::trap::{self, AccessSize, Trap};
+
+/// Bytes of a vCPU's redistributor: RD_base and SGI_base.
+const REDISTRIBUTOR: u64 = 0x2_0000;
+/// Offset of SGI_base.
+const SGI_BASE: u64 = 0x1_0000;
+
+/// One load or store.
+struct Access {
+    /// Intermediate physical address.
+    address: u64,
+    size: AccessSize,
+    /// What is stored; `None` for a load.
+    store: Option<u64>,
+}
+
+/// A load or store faulted at stage 2 (not a yield). What can't be emulated,
+/// or hits nothing, is a bus error for Linux.
+pub fn access(core: &mut Core, esr: u64) {
+    let Trap::DataAbort { write, size, sign_extend, rt, wide, valid, s1ptw, fsc } =
+        Trap::decode(esr)
+    else {
+        return;
+    };
+    let address = trap::fault_ipa(read_sysreg!("hpfar_el2"), read_sysreg!("far_el2"));
+    let emulated = valid && !s1ptw && trap::is_translation_fault(fsc);
+    let store = write.then(|| core.current().get_x(rt) & size.mask());
+    let access = Access { address, size, store };
+    match emulated.then(|| emulate(machine(), core, &access)).flatten() {
+        Some(value) => {
+            if !write {
+                let value = trap::loaded(value, size, sign_extend, wide);
+                core.current().set_x(rt, value);
+            }
+            context::skip_instruction();
+        }
+        None => {
+            sync::refuse(core, esr);
+            context::inject_abort();
+        }
+    }
+}
+
+/// The value loaded (anything for a store), or `None` if nothing is there.
+fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
+    let address = access.address;
+    if address >> 12 == m.pages.doorbell_hpfar >> 4 {
+        let id = access.address & 0xfff == doorbell::ID as u64;
+        return Some(if id { doorbell::MAGIC } else { 0 });
+    }
+    if address & !0xfff == m.pages.control {
+        if let Some(value) = access.store
+            && address & 0xfff == control::PROBE as u64
+        {
+            probe(m, value);
+        }
+        return Some(0);
+    }
+    if let Some(offset) = address.checked_sub(m.pages.redistributors)
+        && offset < m.vcpus as u64 * REDISTRIBUTOR
+    {
+        let vcpu = (offset / REDISTRIBUTOR) as usize;
+        return Some(virtual_redistributor(m, core, vcpu, offset % REDISTRIBUTOR, access));
+    }
+    if let Some(offset) = address.checked_sub(m.distributor.base())
+        && (0x6000..0x8000).contains(&offset)
+    {
+        return Some(router(m, offset, access));
+    }
+    for target in &m.core[..m.cores] {
+        let frame = &target.redistributor;
+        if let Some(offset) = address.checked_sub(frame.base())
+            && (SGI_BASE..SGI_BASE + 0x1000).contains(&offset)
+        {
+            return Some(real_sgi_page(frame, offset, access));
+        }
+    }
+    None
+}
+
+/// An accelerator says that work for this core is on its way.
+fn probe(m: &Machine, target: u64) {
+    let Some(shared) = m.core[..m.cores].get(target as usize) else { return };
+    if shared.hand.post_probe() {
+        gic::send_sgi(shared.kick);
+    } else {
+        // Other cores store here too: a count, not a truth.
+        shared::add(&shared::core(target as usize).probes_late, 1);
+    }
+}
+
+fn virtual_redistributor(
+    m: &Machine,
+    core: &mut Core,
+    vcpu: usize,
+    offset: u64,
+    access: &Access,
+) -> u64 {
+    let mut frames = m.frames.lock();
+    let frame = &mut frames.redistributors[vcpu];
+    let offset = offset as u32;
+    let Some(value) = access.store else { return frame.read(offset, access.size) };
+    let effect = frame.write(offset, access.size, value);
+    drop(frames);
+    match effect {
+        Some(Effect::Enabled(set)) => {
+            m.vcpu[vcpu].enabled.store(set, SeqCst);
+            // What was pending and is enabled now must be seen to.
+            let pending = m.vcpu[vcpu].pending.load(SeqCst) & set;
+            if pending != 0 {
+                vcpu::pend(core, vcpu, pending.trailing_zeros());
+            }
+        }
+        Some(Effect::Pend(set)) => {
+            for intid in (0..32).filter(|i| set & 1 << i != 0) {
+                vcpu::pend(core, vcpu, intid);
+            }
+        }
+        Some(Effect::Unpend(set)) => {
+            m.vcpu[vcpu].pending.fetch_and(!set, SeqCst);
+        }
+        // Active state lives in list registers; Linux clears it for CPUs that
+        // come up, whose list registers are empty.
+        Some(Effect::Activate(_) | Effect::Deactivate(_)) | None => {}
+    }
+    0
+}
+
+fn router(m: &Machine, offset: u64, access: &Access) -> u64 {
+    let mut frames = m.frames.lock();
+    let offset = offset as u32;
+    let vcpus = &frames.names;
+    match access.store {
+        None => {
+            let real = m.distributor.read(u64::from(offset), access.size.bytes());
+            frames.router.read(offset, access.size, real, &vcpus[..m.vcpus])
+        }
+        Some(value) => {
+            let vcpus = *vcpus;
+            let boot = m.core[m.boot_core].mpidr;
+            let write =
+                frames.router.write(offset, access.size, value, &vcpus[..m.vcpus], boot);
+            if let Some(w) = write {
+                m.distributor.write(u64::from(w.offset), w.size.bytes(), w.value);
+            }
+            0
+        }
+    }
+}
+
+/// A real core's own SGI and PPI registers, but for EL2's interrupts.
+fn real_sgi_page(
+    frame: &taichi_el2::mmio::Frame,
+    offset: u64,
+    access: &Access,
+) -> u64 {
+    let bytes = access.size.bytes();
+    match access.store {
+        None => frame.read(offset, bytes),
+        Some(value) => {
+            let register = (offset - SGI_BASE) as u32;
+            if let Filtered::Write(value) = sgi_page::filter(register, access.size, value) {
+                frame.write(offset, bytes, value);
+            }
+            0
+        }
+    }
+}

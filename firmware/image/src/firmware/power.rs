@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! PSCI: carries out what `taichi_machine::psci` decides.
+
+use super::lend;
+use core::sync::atomic::Ordering;
+use super::machine::{Machine, machine};
+use taichi_abi::telemetry::{CoreState, VcpuState};
+use taichi_abi::trace::Event;
+use taichi_el2::context::Controls;
+use taichi_el2::percore::Core;
+use taichi_el2::vcpus::Claim;
+use taichi_el2::vectors::Outcome;
+use taichi_el2::{boot, fault, shared, smc, timer};
+use taichi_machine::psci::{ALREADY_ON, Action, CpuId, DENIED, ON_PENDING, SUCCESS};
+
+/// How often CPU_ON is tried again while the core is still on its way off.
+const ATTEMPTS: u32 = 1_000_000;
+
+/// The current context executed SMC (and has been stepped over it).
+pub fn call(core: &mut Core) -> Outcome {
+    let m = machine();
+    let x = &core.current().x;
+    let function = x[0] as u32;
+    let arguments = [x[1], x[2], x[3]];
+    let caller = core.vcpu().map_or(CpuId::Core(core.id()), CpuId::Vcpu);
+    shared::trace(core.id(), timer::now(), Event::Psci, core.vcpu(), u64::from(function));
+    let action = m.psci.lock().call(caller, function, arguments);
+    match action {
+        Action::Return(value) => give(core, value),
+        Action::StartVcpu { index, entry, context } => {
+            let result = start_vcpu(m, core, index, entry, context);
+            give(core, result)
+        }
+        Action::StopVcpu => {
+            if let CpuId::Vcpu(vcpu) = caller {
+                m.psci.lock().stopped(CpuId::Vcpu(vcpu));
+            }
+            lend::vcpu_off(core)
+        }
+        Action::StartCore { index, entry, context } => {
+            let result = start_core(m, index, entry, context);
+            give(core, result)
+        }
+        Action::StopCore => stop_core(m, core),
+        // Both kinds of sleep may end at once; the caller's loop goes on.
+        Action::Suspend { standby: true, .. } => give(core, SUCCESS),
+        Action::Suspend { standby: false, .. } => give(core, DENIED),
+        Action::Forward => {
+            smc::forward(core.current());
+            Outcome::Resume
+        }
+        Action::SystemOff => smc::off(),
+        Action::SystemReset => smc::reset(),
+    }
+}
+
+fn give(core: &mut Core, value: i64) -> Outcome {
+    core.current().x[0] = value as u64;
+    Outcome::Resume
+}
+
+fn start_vcpu(m: &Machine, core: &Core, vcpu: usize, entry: u64, context: u64) -> i64 {
+    let id = core.id();
+    // Its last core may still be saving what it was before it went off.
+    let Some(mut claim) = Claim::new(vcpu, id) else {
+        m.psci.lock().failed(CpuId::Vcpu(vcpu));
+        return DENIED;
+    };
+    claim.context().reset(Controls::VCPU, m.vcpu[vcpu].mpidr.value(), entry, context);
+    drop(claim);
+    m.vcpu[vcpu].pending.store(0, Ordering::SeqCst);
+    m.psci.lock().started(CpuId::Vcpu(vcpu));
+    let counters = shared::vcpu(vcpu);
+    counters.state.store(VcpuState::Ready as u64, Ordering::Relaxed);
+    let mut sched = m.sched.lock();
+    let Ok(kicks) = sched.vcpu_on(vcpu, id, timer::now()) else {
+        fault::die("CPU_ON of a vCPU that the scheduler has as running")
+    };
+    m.publish_ready(&sched);
+    let deadline = sched.deadline(id);
+    drop(sched);
+    if m.is_cp(id) && core.vcpu().is_none() {
+        timer::set_deadline(deadline);
+    }
+    m.kick_all(kicks);
+    SUCCESS
+}
+
+fn start_core(m: &Machine, target: usize, entry: u64, context: u64) -> i64 {
+    let controls = if m.is_cp(target) { Controls::CP } else { Controls::DP };
+    let mpidr = m.core[target].mpidr.value();
+    let mut result = DENIED;
+    for _ in 0..ATTEMPTS {
+        result = boot::start_core(target, mpidr, entry, context, controls);
+        // The last CPU_OFF, which we have already reported, may take a while.
+        if result != ALREADY_ON && result != ON_PENDING {
+            break;
+        }
+    }
+    if result != SUCCESS {
+        m.psci.lock().failed(CpuId::Core(target));
+    }
+    result
+}
+
+fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
+    let id = core.id();
+    let mut sched = m.sched.lock();
+    let Ok(kicks) = sched.core_off(id, timer::now()) else {
+        fault::die("CPU_OFF of a core that is not native")
+    };
+    drop(sched);
+    timer::set_deadline(u64::MAX);
+    m.kick_all(kicks);
+    let state = &shared::core(id).state;
+    state.store(CoreState::Off as u64, Ordering::Relaxed);
+    m.psci.lock().stopped(CpuId::Core(id));
+    let denied = smc::cpu_off();
+    // Still here: the firmware below refused.
+    m.psci.lock().started(CpuId::Core(id));
+    if m.sched.lock().core_on(id).is_err() {
+        fault::die("a core that could not go off is not off");
+    }
+    state.store(CoreState::Native as u64, Ordering::Relaxed);
+    give(core, denied)
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Traps: synchronous exceptions from EL1 and EL0. The most frequent first,
+//! and decoded just as far as they need.
+
+use super::machine::machine;
+use super::{lend, pages, power, sgi};
+use taichi_abi::smccc;
+use taichi_abi::trace::Event;
+use taichi_el2::context;
+use taichi_el2::percore::Core;
+use taichi_el2::vectors::Outcome;
+use taichi_el2::{gic, read_sysreg, shared, timer};
+use taichi_machine::psci::NOT_SUPPORTED;
+use taichi_machine::trap::{self, Trap, ec};
+
+/// A synchronous exception from EL1 or EL0.
+#[inline]
+pub fn sync(core: &mut Core) -> Outcome {
+    let esr = read_sysreg!("esr_el2");
+    shared::add(&shared::core(core.id()).traps, 1);
+    let class = (esr >> 26) as u8 & 0x3f;
+    if class == ec::SYSREG
+        && let Trap::SysReg { op: trap::ICC_SGI1R_EL1, rt, write: true } = Trap::decode(esr)
+    {
+        let value = core.current().get_x(rt);
+        sgi::send(core, value);
+        context::skip_instruction();
+        return Outcome::Resume;
+    }
+    if class == ec::HVC && core.current().x[0] as u32 == smccc::VERSION {
+        core.current().x[0] = u64::from(taichi_abi::VERSION);
+        return Outcome::Resume;
+    }
+    if class == ec::DATA_ABORT
+        && read_sysreg!("hpfar_el2") == machine().pages.doorbell_hpfar
+        && let Trap::DataAbort { write: false, rt, valid: true, s1ptw: false, .. } =
+            Trap::decode(esr)
+        && read_sysreg!("far_el2") & 0xfff == taichi_abi::doorbell::YIELD as u64
+    {
+        return lend::yielded(core, rt);
+    }
+    rare(core, esr)
+}
+
+#[inline(never)]
+fn rare(core: &mut Core, esr: u64) -> Outcome {
+    match Trap::decode(esr) {
+        Trap::Wfx { wfe: false } => match core.vcpu() {
+            Some(vcpu) => lend::vcpu_idle(core, vcpu),
+            None => lend::idle(core),
+        },
+        Trap::Wfx { wfe: true } | Trap::WfxTimeout => {
+            context::skip_instruction();
+            Outcome::Resume
+        }
+        Trap::SysReg { op, rt, write } => {
+            system_register(core, op, rt, write, esr);
+            Outcome::Resume
+        }
+        Trap::DataAbort { .. } => {
+            pages::access(core, esr);
+            Outcome::Resume
+        }
+        Trap::Smc => {
+            context::skip_instruction();
+            power::call(core)
+        }
+        Trap::Hvc(_) => {
+            hypercall(core);
+            Outcome::Resume
+        }
+        Trap::InstAbort { .. } | Trap::Other(_) => {
+            refuse(core, esr);
+            context::inject_undefined();
+            Outcome::Resume
+        }
+    }
+}
+
+/// Records a trap that the firmware has no answer for.
+pub fn refuse(core: &Core, esr: u64) {
+    shared::trace(core.id(), timer::now(), Event::Trap, core.vcpu(), esr);
+}
+
+/// Vendor hypervisor calls (SMCCC, Arm DEN 0028, 6.2) by HVC.
+fn hypercall(core: &mut Core) {
+    let x = &mut core.current().x;
+    if x[0] as u32 == smccc::UID {
+        for (x, word) in x.iter_mut().zip(smccc::UID_WORDS) {
+            *x = u64::from(word);
+        }
+    } else {
+        x[0] = NOT_SUPPORTED as u64;
+    }
+}
+
+/// The registers that ICH_HCR_EL2.TC traps on DP cores, where the physical
+/// CPU interface is Linux's; and a vCPU's physical timer, which it hasn't.
+fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) {
+    const CNTP_TVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 0);
+    const CNTP_CTL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 1);
+    const CNTP_CVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 2);
+    let value = core.current().get_x(rt);
+    let read = match (op, write) {
+        (trap::ICC_CTLR_EL1, true) => {
+            gic::write_control(value);
+            0
+        }
+        (trap::ICC_CTLR_EL1, false) => gic::read_control(),
+        (trap::ICC_PMR_EL1, true) => {
+            gic::set_priority_mask(value);
+            0
+        }
+        (trap::ICC_PMR_EL1, false) => gic::priority_mask(),
+        (trap::ICC_RPR_EL1, false) => gic::running_priority(),
+        (trap::ICC_DIR_EL1, true) => {
+            gic::deactivate(value as u32);
+            0
+        }
+        // Group 0 and Secure SGIs are not Linux's to send.
+        (trap::ICC_SGI0R_EL1 | trap::ICC_ASGI1R_EL1, true) => 0,
+        (CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0, _) => 0,
+        _ => {
+            refuse(core, esr);
+            context::inject_undefined();
+            return;
+        }
+    };
+    if !write {
+        core.current().set_x(rt, read);
+    }
+    context::skip_instruction();
+}
