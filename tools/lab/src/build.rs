@@ -58,6 +58,18 @@ pub fn programs(cache: &Cache) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Builds the program that measures KVM, static.
+///
+/// # Errors
+/// Where set-up or the build fails.
+pub fn kvm_peer(cache: &Cache) -> Result<PathBuf> {
+    let mut cargo = cargo(cache, LINUX)?;
+    cargo.args(["build", "--package", "taichi-kvm-peer", "--release"]);
+    let files = executables(cargo, "the KVM peer")?;
+    let first = files.into_iter().next();
+    first.context("taichi-kvm-peer has no program")
+}
+
 /// A cargo for `target`, with all that it needs installed; the caller adds
 /// command, packages and profile.
 ///

@@ -87,6 +87,10 @@ pub struct Machine {
     /// Deterministic: one instruction is one nanosecond, the same run gives
     /// the same bytes.
     pub measured: bool,
+    /// In measured mode, whether idle cores execute (the firmware spins, a bare
+    /// kernel polls), so that time runs alike for all. Off where the
+    /// instructions of one core are counted and the others must stand still.
+    pub spin: bool,
     /// Metronome of measured mode, in microseconds of virtual time: the
     /// longest that a core runs before the others have their turn.
     pub tick: u32,
@@ -128,6 +132,7 @@ impl Default for Machine {
             vcpus: 0,
             bare: false,
             measured: false,
+            spin: true,
             tick: TICK,
             memory: "1G".to_owned(),
             cpu: "cortex-a76".to_owned(),
@@ -205,7 +210,7 @@ impl Machine {
         }
         if self.measured {
             words.push("nokaslr".to_owned());
-            if self.bare {
+            if self.bare && self.spin {
                 // Idle cores poll, so that all cores always execute.
                 words.push("nohlt".to_owned());
             }
@@ -225,7 +230,7 @@ impl Machine {
         if !self.dp.numbers().is_empty() {
             words.push(format!("dp={}", self.dp));
         }
-        if self.measured {
+        if self.measured && self.spin {
             // The firmware spins where it would wait, for the same reason.
             words.push("spin".to_owned());
         }

@@ -92,7 +92,10 @@ struct Rounds {
 
 impl Rounds {
     fn new() -> Self {
-        Self { values: [0; ROUNDS], used: 0 }
+        Self {
+            values: [0; ROUNDS],
+            used: 0,
+        }
     }
 
     fn push(&mut self, value: u64) {
@@ -116,8 +119,14 @@ impl Rounds {
             return;
         };
         let equal = values.iter().filter(|&v| v == least).count();
-        let (least, most) = (least.saturating_sub(overhead), most.saturating_sub(overhead));
-        say!("bench {name} {least} most {most} equal {equal} of {}", values.len());
+        let (least, most) = (
+            least.saturating_sub(overhead),
+            most.saturating_sub(overhead),
+        );
+        say!(
+            "bench {name} {least} most {most} equal {equal} of {}",
+            values.len()
+        );
     }
 }
 
@@ -125,7 +134,11 @@ impl Rounds {
 /// differ by.
 fn calibrate() -> Option<u64> {
     let empty = nothing();
-    let counted = (0..ROUNDS).map(|_| hundred()).min().unwrap_or(0).wrapping_sub(empty);
+    let counted = (0..ROUNDS)
+        .map(|_| hundred())
+        .min()
+        .unwrap_or(0)
+        .wrapping_sub(empty);
     if counted == 100 {
         return Some(empty);
     }
@@ -141,7 +154,10 @@ pub fn run() {
     let Some(empty) = calibrate() else { return };
     check!(cpu::header().is_some(), "there is no firmware");
     let (Some(vcpu), Some(dp)) = (cpu::vcpus().next(), cpu::cores().find(|c| c.dp)) else {
-        check!(false, "needs a vCPU and a DP core: taichi=\"vcpus=1 dp=1 ...\"");
+        check!(
+            false,
+            "needs a vCPU and a DP core: taichi=\"vcpus=1 dp=1 ...\""
+        );
         return;
     };
     // First with the DP core off: nothing else can execute.
@@ -216,7 +232,9 @@ fn on_dp(empty: u64) {
         after - before
     };
     Rounds::of(nothing_to_run).print("yield-nothing", empty);
-    first.hook.store(sleep_in_handler as *const () as u64, Release);
+    first
+        .hook
+        .store(sleep_in_handler as *const () as u64, Release);
     gic::send(gic::sgi_to(cpu::HOOK.into(), first.mpidr));
     let asleep = sys::wait_for(cpu::PATIENCE, || ASLEEP.load(Acquire) != 0);
     sys::spin(1_000);
@@ -361,7 +379,9 @@ fn evaluate(suffix: &str, times: &[(u64, u64)], empty: u64) {
     let mut rest = samples().iter().copied().peekable();
     for &(before, after) in times {
         while rest.next_if(|&s| s < before).is_some() {}
-        let Some(&first) = rest.peek().filter(|&&s| s < after) else { continue };
+        let Some(&first) = rest.peek().filter(|&&s| s < after) else {
+            continue;
+        };
         there.push(first - before);
         let mut last = first;
         while let Some(s) = rest.next_if(|&s| s < after) {
@@ -422,6 +442,9 @@ fn timer_injection(vcpu: &Cpu) {
     vcpu.post(time_injections, 0);
     idle_until(10_000, || !vcpu.busy());
     let mut rounds = Rounds::new();
-    GAPS.iter().map(|g| g.load(Relaxed)).filter(|&g| g != 0).for_each(|g| rounds.push(g));
+    GAPS.iter()
+        .map(|g| g.load(Relaxed))
+        .filter(|&g| g != 0)
+        .for_each(|g| rounds.push(g));
     rounds.print("vtimer-injection", LOOP + HANDLER);
 }

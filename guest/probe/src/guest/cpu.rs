@@ -307,7 +307,10 @@ pub fn header() -> Option<&'static telemetry::Header> {
 /// Cores and vCPUs of the firmware: 0 and 0 without it.
 fn count() -> (usize, usize) {
     header().map_or((0, 0), |h| {
-        (h.cores.load(Relaxed) as usize, h.vcpus.load(Relaxed) as usize)
+        (
+            h.cores.load(Relaxed) as usize,
+            h.vcpus.load(Relaxed) as usize,
+        )
     })
 }
 
@@ -365,7 +368,12 @@ impl core::fmt::Display for Whereabouts {
                 true => vcpu_block(cpu.number).state.load(Relaxed),
             };
             let kind = if cpu.virt { "vcpu" } else { "core" };
-            write!(f, "{kind}{}={state:#x}{} ", cpu.number, if cpu.busy() { "*" } else { "" })?;
+            write!(
+                f,
+                "{kind}{}={state:#x}{} ",
+                cpu.number,
+                if cpu.busy() { "*" } else { "" }
+            )?;
         }
         Ok(())
     }

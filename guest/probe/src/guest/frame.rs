@@ -286,7 +286,11 @@ impl Frame {
         for (slot, &(register, ..)) in want.system.iter_mut().zip(REGISTERS) {
             *slot = legal(register, pattern.next(), cpu);
         }
-        Self { want, got: want, caller: [0; 14] }
+        Self {
+            want,
+            got: want,
+            caller: [0; 14],
+        }
     }
 
     /// Sets an operand.
@@ -354,9 +358,20 @@ impl Frame {
         let mpidr = self.want.mpidr;
         let (want, got) = (&self.want, &self.got);
         let found = got.mpidr & 0xff_00ff_ffff;
-        check!(found == mpidr, "{what}: CPU {mpidr:#x}: MPIDR became {found:#x}");
-        check!(got.rpr == want.rpr, "{what}: CPU {mpidr:#x}: RPR {:#x}, not {:#x}", got.rpr, want.rpr);
-        check!(got.nzcv == want.nzcv, "{what}: CPU {mpidr:#x}: NZCV changed");
+        check!(
+            found == mpidr,
+            "{what}: CPU {mpidr:#x}: MPIDR became {found:#x}"
+        );
+        check!(
+            got.rpr == want.rpr,
+            "{what}: CPU {mpidr:#x}: RPR {:#x}, not {:#x}",
+            got.rpr,
+            want.rpr
+        );
+        check!(
+            got.nzcv == want.nzcv,
+            "{what}: CPU {mpidr:#x}: NZCV changed"
+        );
         for (n, (w, g)) in want.x.iter().zip(&got.x).enumerate() {
             check!(w == g, "{what}: CPU {mpidr:#x}: x{n} is {g:#x}, not {w:#x}");
         }
@@ -365,7 +380,10 @@ impl Frame {
         }
         for (n, &(_, name, mask)) in REGISTERS.iter().enumerate() {
             let (w, g) = (want.system[n] & mask, got.system[n] & mask);
-            check!(w == g, "{what}: CPU {mpidr:#x}: {name} is {g:#x}, not {w:#x}");
+            check!(
+                w == g,
+                "{what}: CPU {mpidr:#x}: {name} is {g:#x}, not {w:#x}"
+            );
         }
     }
 }

@@ -41,7 +41,10 @@ pub fn init_distributor(gicd: u64) {
 /// Finds the redistributor frame of the CPU with this affinity.
 pub fn frame_of(machine: &Machine, mpidr: u64) -> Option<u64> {
     let wanted = mpidr & 0xff_ffff | (mpidr >> 32 & 0xff) << 24;
-    machine.gicr.iter().find_map(|region| frame_in(region, wanted))
+    machine
+        .gicr
+        .iter()
+        .find_map(|region| frame_in(region, wanted))
 }
 
 fn frame_in(region: &Range, affinity: u64) -> Option<u64> {
@@ -54,7 +57,11 @@ fn frame_in(region: &Range, affinity: u64) -> Option<u64> {
         if typer & 1 << 4 != 0 {
             return None; // Last
         }
-        frame += if typer & 1 << 1 != 0 { 0x4_0000 } else { 0x2_0000 }; // VLPIS
+        frame += if typer & 1 << 1 != 0 {
+            0x4_0000
+        } else {
+            0x2_0000
+        }; // VLPIS
     }
     None
 }

@@ -53,7 +53,11 @@ impl Tables {
 
 /// A 1 GiB block descriptor: EL1 only, accessed; memory is inner shareable.
 fn block(gib: u64, memory: bool) -> u64 {
-    let attributes = if memory { 3 << 8 | 1 << 2 } else { 1 << 54 | 1 << 53 };
+    let attributes = if memory {
+        3 << 8 | 1 << 2
+    } else {
+        1 << 54 | 1 << 53
+    };
     gib * GIB | attributes | 1 << 10 | 1
 }
 

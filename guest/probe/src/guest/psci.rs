@@ -52,7 +52,11 @@ pub fn smc(args: [u64; 4]) -> i64 {
 
 /// A PSCI call by the conduit that the tree names.
 pub fn call(args: [u64; 4]) -> i64 {
-    if HVC.load(Ordering::Relaxed) { hvc(args) } else { smc(args) }
+    if HVC.load(Ordering::Relaxed) {
+        hvc(args)
+    } else {
+        smc(args)
+    }
 }
 
 /// Starts a CPU at [`super::boot::entry`] with `context` in x0.

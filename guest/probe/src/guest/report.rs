@@ -18,7 +18,11 @@ struct Failure {
     more: u32,
 }
 
-static FAILURE: Lock<Failure> = Lock::new(Failure { text: [0; 400], used: 0, more: 0 });
+static FAILURE: Lock<Failure> = Lock::new(Failure {
+    text: [0; 400],
+    used: 0,
+    more: 0,
+});
 
 impl Write for Failure {
     fn write_str(&mut self, s: &str) -> fmt::Result {
@@ -75,12 +79,19 @@ pub fn run(name: &str, test: fn()) {
 
 /// Prints the last line.
 pub fn done() {
-    say!("done {} passed {} failed", PASSED.load(Relaxed), FAILED.load(Relaxed));
+    say!(
+        "done {} passed {} failed",
+        PASSED.load(Relaxed),
+        FAILED.load(Relaxed)
+    );
 }
 
 /// Ends the machine after a failure that nothing can follow.
 pub fn give_up() -> ! {
     let failed = FAILED.load(Relaxed) + 1;
-    console::last_words(format_args!("done {} passed {failed} failed", PASSED.load(Relaxed)));
+    console::last_words(format_args!(
+        "done {} passed {failed} failed",
+        PASSED.load(Relaxed)
+    ));
     psci::system_off()
 }

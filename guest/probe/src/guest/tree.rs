@@ -70,12 +70,15 @@ pub fn read(address: u64) -> Result<(Machine, &'static str), &'static str> {
 
 fn top(machine: &mut Machine, node: FdtNode<'static>) {
     let compatible = |name: &str| {
-        node.compatible().is_some_and(|mut all| all.any(|c| c == name))
+        node.compatible()
+            .is_some_and(|mut all| all.any(|c| c == name))
     };
     let mut regs = [Range::default(); 3];
     if let Ok(Some(all)) = node.reg() {
         for (slot, reg) in regs.iter_mut().zip(all) {
-            let (Ok(base), Ok(size)) = (reg.address(), reg.size()) else { continue };
+            let (Ok(base), Ok(size)) = (reg.address(), reg.size()) else {
+                continue;
+            };
             *slot = Range { base, size };
         }
     }
@@ -85,9 +88,13 @@ fn top(machine: &mut Machine, node: FdtNode<'static>) {
     } else if compatible("arm,pl011") && machine.uart == 0 {
         machine.uart = regs[0].base;
     } else if compatible("arm,psci-1.0") || compatible("arm,psci-0.2") {
-        machine.hvc = node.property("method").is_some_and(|p| p.value() == b"hvc\0");
+        machine.hvc = node
+            .property("method")
+            .is_some_and(|p| p.value() == b"hvc\0");
     } else if compatible(window::COMPATIBLE) {
-        machine.windows = node.property("reg").and_then(|p| Windows::from_reg(p.value()));
+        machine.windows = node
+            .property("reg")
+            .and_then(|p| Windows::from_reg(p.value()));
     } else if node.name() == "reserved-memory" {
         for child in node.children() {
             if let Ok(Some(mut reg)) = child.reg()
@@ -101,9 +108,16 @@ fn top(machine: &mut Machine, node: FdtNode<'static>) {
 }
 
 fn cpus(machine: &mut Machine, fdt: Fdt<'static>) {
-    let Some(node) = fdt.find_node("/cpus") else { return };
-    for cpu in node.children().filter(|n| n.name_without_address() == "cpu") {
-        let Some(reg) = cpu.property("reg") else { continue };
+    let Some(node) = fdt.find_node("/cpus") else {
+        return;
+    };
+    for cpu in node
+        .children()
+        .filter(|n| n.name_without_address() == "cpu")
+    {
+        let Some(reg) = cpu.property("reg") else {
+            continue;
+        };
         let affinity = reg.value().iter().fold(0, |n, &b| n << 8 | u64::from(b));
         if machine.cpus < MAX_CPUS {
             machine.mpidr[machine.cpus] = affinity;

@@ -21,17 +21,33 @@ pub fn frame() {
         let typer = sys::read64(frame + gic::GICR_TYPER);
         let halves = u64::from(sys::read32(frame + gic::GICR_TYPER))
             | u64::from(sys::read32(frame + gic::GICR_TYPER + 4)) << 32;
-        check!(typer == halves, "TYPER is {typer:#x} whole and {halves:#x} in halves");
-        check!(typer >> 32 == vcpu.mpidr, "TYPER {typer:#x}: not MPIDR {:#x}", vcpu.mpidr);
-        check!((typer >> 4 & 1 == 1) == (frame == last), "TYPER {typer:#x}: wrong Last");
+        check!(
+            typer == halves,
+            "TYPER is {typer:#x} whole and {halves:#x} in halves"
+        );
+        check!(
+            typer >> 32 == vcpu.mpidr,
+            "TYPER {typer:#x}: not MPIDR {:#x}",
+            vcpu.mpidr
+        );
+        check!(
+            (typer >> 4 & 1 == 1) == (frame == last),
+            "TYPER {typer:#x}: wrong Last"
+        );
         check!(typer & 0xa == 0, "TYPER {typer:#x}: VLPIS or DirectLPI");
         let revision = sys::read32(frame + 0xffe8) >> 4 & 0xf;
         check!(revision == 3, "PIDR2 says GICv{revision}");
         let waker = sys::read32(frame + gic::GICR_WAKER);
         check!(waker & 6 == 0, "WAKER is {waker:#x} after wake-up");
         let enabled = sys::read32(frame + gic::GICR_ISENABLER);
-        check!(enabled == 0xffff | 1 << gic::TIMER, "ISENABLER0 is {enabled:#x}");
-        check!(sys::read32(frame + gic::GICR_ICENABLER) == enabled, "ICENABLER0 differs");
+        check!(
+            enabled == 0xffff | 1 << gic::TIMER,
+            "ISENABLER0 is {enabled:#x}"
+        );
+        check!(
+            sys::read32(frame + gic::GICR_ICENABLER) == enabled,
+            "ICENABLER0 differs"
+        );
         priorities(frame);
     }
 }
@@ -40,7 +56,10 @@ fn priorities(frame: u64) {
     let at = frame + gic::GICR_PRIORITY + 8;
     sys::write8(at + 2, 0x60);
     let word = sys::read32(at);
-    check!(word == 0xa060_a0a0, "IPRIORITYR2 is {word:#x} after a byte store");
+    check!(
+        word == 0xa060_a0a0,
+        "IPRIORITYR2 is {word:#x} after a byte store"
+    );
     sys::write32(at, 0xa0a0_a0a0);
     let byte = sys::read8(at + 2);
     check!(byte == 0xa0, "priority is {byte:#x} after a word store");
@@ -59,9 +78,17 @@ pub fn enable_and_pend() {
         gic::send(gic::sgi_to(NUMBER, vcpu.mpidr));
         sys::spin(5_000);
         check!(came() == 0, "vCPU {}: a disabled SGI came", vcpu.number);
-        check!(pending(), "vCPU {}: a disabled SGI isn't pending", vcpu.number);
+        check!(
+            pending(),
+            "vCPU {}: a disabled SGI isn't pending",
+            vcpu.number
+        );
         sys::write32(vcpu.frame + gic::GICR_ICPENDR, BIT);
-        check!(!pending(), "vCPU {}: ICPENDR0 left an SGI pending", vcpu.number);
+        check!(
+            !pending(),
+            "vCPU {}: ICPENDR0 left an SGI pending",
+            vcpu.number
+        );
         sys::write32(vcpu.frame + gic::GICR_ISENABLER, BIT);
         sys::spin(5_000);
         check!(came() == 0, "vCPU {}: a cleared SGI came", vcpu.number);
@@ -84,9 +111,16 @@ pub fn irouter() {
     for vcpu in cpu::all().iter().rev() {
         gic::init_spi(gicd, INTID, vcpu.mpidr);
         let found = sys::read64(register);
-        check!(found == vcpu.mpidr, "IROUTER is {found:#x}, not {:#x}", vcpu.mpidr);
+        check!(
+            found == vcpu.mpidr,
+            "IROUTER is {found:#x}, not {:#x}",
+            vcpu.mpidr
+        );
         let half = sys::read32(register);
-        check!(u64::from(half) == vcpu.mpidr & 0xffff_ffff, "half of IROUTER is {half:#x}");
+        check!(
+            u64::from(half) == vcpu.mpidr & 0xffff_ffff,
+            "half of IROUTER is {half:#x}"
+        );
         let before = sum();
         gic::raise_spi(gicd, INTID);
         await_or_fail("an SPI routed to a vCPU", || sum() != before);

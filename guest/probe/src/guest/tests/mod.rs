@@ -71,7 +71,9 @@ const TESTS: &[(&str, Needs, fn())] = &[
 /// Runs what the boot arguments ask for: `probe=NAME[,NAME…]` picks tests by
 /// the beginnings of their names, `probe=bench` the benchmarks.
 pub fn run(args: &str) {
-    let wanted = args.split_ascii_whitespace().find_map(|a| a.strip_prefix("probe="));
+    let wanted = args
+        .split_ascii_whitespace()
+        .find_map(|a| a.strip_prefix("probe="));
     if wanted == Some("bench") {
         report::run("bench", bench::run);
         return report::done();
@@ -95,7 +97,11 @@ pub fn run(args: &str) {
 fn start() {
     for cpu in cpu::all().iter().skip(1) {
         let started = cpu.start();
-        check!(started.is_ok(), "CPU {}: CPU_ON gave {started:?}", cpu.index);
+        check!(
+            started.is_ok(),
+            "CPU {}: CPU_ON gave {started:?}",
+            cpu.index
+        );
     }
     check!(
         cpu::header().is_none() || cpu::cores().any(|c| !c.dp),

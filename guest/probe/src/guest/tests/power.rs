@@ -22,9 +22,17 @@ fn round(cpu: &'static Cpu, n: u32) -> bool {
         return false;
     }
     let started = cpu.start();
-    check!(started.is_ok(), "round {n}, CPU {}: CPU_ON gave {started:?}", cpu.index);
+    check!(
+        started.is_ok(),
+        "round {n}, CPU {}: CPU_ON gave {started:?}",
+        cpu.index
+    );
     let info = psci::affinity_info(cpu.mpidr);
-    check!(info == ON, "round {n}, CPU {}: AFFINITY_INFO gave {info}", cpu.index);
+    check!(
+        info == ON,
+        "round {n}, CPU {}: AFFINITY_INFO gave {info}",
+        cpu.index
+    );
     if started.is_ok() {
         cpu.run(|_| {}, 0);
     }
@@ -49,14 +57,28 @@ pub fn core_rounds() {
 pub fn errors() {
     for cpu in cpu::all() {
         let code = psci::cpu_on(cpu.mpidr, 0);
-        check!(code == psci::ALREADY_ON, "CPU_ON of running CPU {} gave {code}", cpu.index);
+        check!(
+            code == psci::ALREADY_ON,
+            "CPU_ON of running CPU {} gave {code}",
+            cpu.index
+        );
         let info = psci::affinity_info(cpu.mpidr);
-        check!(info == ON, "AFFINITY_INFO of running CPU {} gave {info}", cpu.index);
+        check!(
+            info == ON,
+            "AFFINITY_INFO of running CPU {} gave {info}",
+            cpu.index
+        );
     }
     for nobody in [0x7f_7f0e, 0xff_00ff_ffff] {
         let code = psci::cpu_on(nobody, 0);
-        check!(code == psci::INVALID, "CPU_ON of MPIDR {nobody:#x} gave {code}");
+        check!(
+            code == psci::INVALID,
+            "CPU_ON of MPIDR {nobody:#x} gave {code}"
+        );
         let info = psci::affinity_info(nobody);
-        check!(info == psci::INVALID, "AFFINITY_INFO of MPIDR {nobody:#x} gave {info}");
+        check!(
+            info == psci::INVALID,
+            "AFFINITY_INFO of MPIDR {nobody:#x} gave {info}"
+        );
     }
 }

@@ -27,13 +27,22 @@ fn attack(_: u64) {
     };
     let last = range.base + range.size - 8;
     for address in [range.base, range.base + range.size / 2 & !7, last] {
-        for action in [Action::act_load64, Action::act_load8, Action::act_store64, Action::act_store8] {
+        for action in [
+            Action::act_load64,
+            Action::act_load8,
+            Action::act_store64,
+            Action::act_store8,
+        ] {
             abort(me, action, address);
         }
     }
     if let Some(windows) = cpu::machine().windows {
         abort(me, Action::act_store64, windows.telemetry.base);
-        abort(me, Action::act_store32, windows.telemetry.base + windows.telemetry.size - 4);
+        abort(
+            me,
+            Action::act_store32,
+            windows.telemetry.base + windows.telemetry.size - 4,
+        );
     }
 }
 
@@ -42,8 +51,14 @@ fn abort(me: &'static Cpu, action: Action, address: u64) {
     let frame = Frame::new(me, address).x(0, address).run(action);
     let esr = me.caught.swap(0, Relaxed);
     let far = me.caught_far.load(Relaxed);
-    check!(esr != EXPECT_ABORT, "{action:?} at {address:#x} didn't abort");
-    check!(esr >> 26 == DATA_ABORT, "{action:?} at {address:#x}: ESR {esr:#x}");
+    check!(
+        esr != EXPECT_ABORT,
+        "{action:?} at {address:#x} didn't abort"
+    );
+    check!(
+        esr >> 26 == DATA_ABORT,
+        "{action:?} at {address:#x}: ESR {esr:#x}"
+    );
     check!(far == address, "{action:?} at {address:#x}: FAR {far:#x}");
     frame
         .any_system(Register::Elr)

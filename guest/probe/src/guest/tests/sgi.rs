@@ -68,8 +68,17 @@ fn send_to_others(_: u64) {
         gic::send(gic::sgi_to_others(NUMBER));
         let expected = before + cpu::all().len() as u32 - 1;
         await_or_fail("an SGI to all others", || sum() >= expected);
-        check!(sum() == expected, "SGI to others from CPU {}: {} came", me.index, sum() - before);
-        check!(own == me.sgi(NUMBER), "SGI to others came back to CPU {}", me.index);
+        check!(
+            sum() == expected,
+            "SGI to others from CPU {}: {} came",
+            me.index,
+            sum() - before
+        );
+        check!(
+            own == me.sgi(NUMBER),
+            "SGI to others came back to CPU {}",
+            me.index
+        );
         if failing() {
             return;
         }
@@ -95,7 +104,11 @@ pub fn sixteen_at_once() {
             await_or_fail("16 SGIs at once", all);
             for number in (0..16).filter(|&n| n != cpu::WAKE) {
                 let count = target.sgi(number) - before[number as usize];
-                check!(count == 1, "CPU {}: SGI {number} came {count} times", target.index);
+                check!(
+                    count == 1,
+                    "CPU {}: SGI {number} came {count} times",
+                    target.index
+                );
             }
         }
     }
@@ -107,7 +120,11 @@ fn masked_spin(_: u64) {
     let me = cpu::this();
     sys::mask();
     READY.store(1, Release);
-    Frame::new(me, 77).x(0, go_address()).run(Action::act_until).gives(1, 1).verify("until");
+    Frame::new(me, 77)
+        .x(0, go_address())
+        .run(Action::act_until)
+        .gives(1, 1)
+        .verify("until");
     sys::unmask();
 }
 
@@ -123,7 +140,11 @@ fn masked_wfi(_: u64) {
 /// An SGI below the priority mask waits until the mask is raised.
 pub fn priority_mask() {
     for cpu in cpu::all() {
-        if cpu.index == 0 { behind_mask(0) } else { cpu.run(behind_mask, 0) }
+        if cpu.index == 0 {
+            behind_mask(0)
+        } else {
+            cpu.run(behind_mask, 0)
+        }
     }
 }
 
@@ -136,8 +157,14 @@ fn behind_mask(_: u64) {
     sys::spin(500);
     let early = me.sgi(NUMBER) - before;
     set!("icc_pmr_el1", 0xf0);
-    check!(early == 0, "CPU {}: an SGI passed the priority mask", me.index);
-    await_or_fail("an SGI behind the priority mask", || me.sgi(NUMBER) == before + 1);
+    check!(
+        early == 0,
+        "CPU {}: an SGI passed the priority mask",
+        me.index
+    );
+    await_or_fail("an SGI behind the priority mask", || {
+        me.sgi(NUMBER) == before + 1
+    });
 }
 
 /// A CPU inside a handler keeps its active priority through every switch: RPR
@@ -153,9 +180,15 @@ pub fn active_priority() {
         gic::send(gic::sgi_to(3, target.mpidr));
         sys::spin(20_000);
         let early = target.sgi(3) - before;
-        check!(early == 0, "CPU {}: an SGI preempted its equal", target.index);
+        check!(
+            early == 0,
+            "CPU {}: an SGI preempted its equal",
+            target.index
+        );
         release();
-        await_or_fail("the SGI behind an active one", || target.sgi(3) == before + 1);
+        await_or_fail("the SGI behind an active one", || {
+            target.sgi(3) == before + 1
+        });
         target.hook.store(0, Release);
     }
 }
@@ -165,7 +198,10 @@ fn in_handler(index: u64) {
     READY.store(1, Release);
     for round in 0..20 {
         let frame = Frame::new(me, round).x(1, 20_000).active(gic::PRIORITY);
-        frame.run(Action::act_count).gives(1, 0).verify("in a handler");
+        frame
+            .run(Action::act_count)
+            .gives(1, 0)
+            .verify("in a handler");
     }
     sys::unmask();
     while GO.load(Acquire) == 0 {
@@ -173,7 +209,10 @@ fn in_handler(index: u64) {
     }
     sys::mask();
     let frame = Frame::new(me, 99).x(1, 10).active(gic::PRIORITY);
-    frame.run(Action::act_count).gives(1, 0).verify("at a handler's end");
+    frame
+        .run(Action::act_count)
+        .gives(1, 0)
+        .verify("at a handler's end");
 }
 
 /// Rounds of a ping-pong.
@@ -226,7 +265,10 @@ fn play(a: &'static Cpu, b: &'static Cpu, busy: Option<&'static Cpu>, number: u6
 
 fn spin_frame(round: u64) {
     let frame = Frame::new(cpu::this(), round).x(0, go_address());
-    frame.run(Action::act_until).gives(1, 1).verify("spin beside a ping-pong");
+    frame
+        .run(Action::act_until)
+        .gives(1, 1)
+        .verify("spin beside a ping-pong");
 }
 
 fn player(argument: u64) {

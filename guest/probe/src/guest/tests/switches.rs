@@ -8,10 +8,10 @@ use taichi_abi::doorbell::Reason;
 
 use crate::guest::cpu::{self, Cpu};
 use crate::guest::frame::{Action, Frame, Register};
+use crate::guest::gic;
 use crate::guest::report::{check, failing};
 use crate::guest::sys;
 use crate::guest::tests::{await_or_fail, dp_core, exits, go_address, hold, release};
-use crate::guest::gic;
 
 /// How often each way back from a lent core must be seen, and in how many
 /// tries at most.
@@ -28,15 +28,23 @@ fn doorbell() -> u64 {
 fn spin_frame(round: u64) {
     let me = cpu::this();
     let frame = match round & 1 {
-        0 => Frame::new(me, round).x(0, go_address()).run(Action::act_until).gives(1, 1),
-        _ => Frame::new(me, round).x(27, go_address()).run(Action::act_until_high).gives(28, 1),
+        0 => Frame::new(me, round)
+            .x(0, go_address())
+            .run(Action::act_until)
+            .gives(1, 1),
+        _ => Frame::new(me, round)
+            .x(27, go_address())
+            .run(Action::act_until_high)
+            .gives(28, 1),
     };
     frame.verify("spin");
 }
 
 /// Yields once with a frame; stores the reason.
 fn yield_frame(round: u64) {
-    let frame = Frame::new(cpu::this(), round).x(0, doorbell()).run(Action::act_load64);
+    let frame = Frame::new(cpu::this(), round)
+        .x(0, doorbell())
+        .run(Action::act_load64);
     REASON.store(frame.got.x[1], Release);
     frame.any(1).verify("yield");
 }
@@ -57,7 +65,9 @@ fn yield_with_timer(round: u64) {
 /// `trigger` is called once in each yield, when the core is lent.
 fn yield_until(reason: Reason, job: fn(u64), trigger: fn(&Cpu)) {
     let Some(dp) = dp_core() else { return };
-    let Some(vcpu) = cpu::vcpus().next() else { return };
+    let Some(vcpu) = cpu::vcpus().next() else {
+        return;
+    };
     let block = cpu::core_block(dp.number);
     let lends = block.lends.load(Relaxed);
     let mut hits = 0;
@@ -89,8 +99,14 @@ fn yield_until(reason: Reason, job: fn(u64), trigger: fn(&Cpu)) {
     release();
     vcpu.join();
     let lends = block.lends.load(Relaxed) - lends;
-    check!(hits == HITS, "{reason:?} came {hits} times in {TRIES} yields, {lends} lends");
-    check!(lends >= u64::from(hits), "{hits} times {reason:?} with {lends} lends");
+    check!(
+        hits == HITS,
+        "{reason:?} came {hits} times in {TRIES} yields, {lends} lends"
+    );
+    check!(
+        lends >= u64::from(hits),
+        "{hits} times {reason:?} with {lends} lends"
+    );
 }
 
 /// With every vCPU idle a yield lends nothing.
@@ -102,7 +118,10 @@ pub fn yield_nothing() {
         // In its own job loop the core idles: only yields count here.
         dp.run(yield_frame, round);
         let found = REASON.load(Acquire);
-        check!(found == Reason::Nothing as u64, "round {round}: reason {found}");
+        check!(
+            found == Reason::Nothing as u64,
+            "round {round}: reason {found}"
+        );
     }
     let lends = cpu::core_block(dp.number).lends.load(Relaxed) - lends;
     check!(lends == 0, "{lends} lends with nothing to run");
@@ -122,7 +141,10 @@ pub fn yield_timer() {
 pub fn yield_probe() {
     yield_until(Reason::Probe, yield_frame, |dp| {
         let control = cpu::machine().windows.map_or(0, |w| w.control.base);
-        sys::write32(control + taichi_abi::control::PROBE as u64, dp.number as u32);
+        sys::write32(
+            control + taichi_abi::control::PROBE as u64,
+            dp.number as u32,
+        );
     });
 }
 
@@ -141,7 +163,11 @@ pub fn yield_sgi() {
         let came = || dp.sgi(number) - before;
         // SGI 0 is the firmware's kick as well: more may come, but not fewer.
         await_or_fail("SGIs to a lent core", || came() >= sent);
-        check!(number == 0 || came() == sent, "{} SGIs {number} for {sent}", came());
+        check!(
+            number == 0 || came() == sent,
+            "{} SGIs {number} for {sent}",
+            came()
+        );
     }
 }
 
@@ -168,13 +194,19 @@ pub fn yield_spi() {
 
 /// A core in WFI is lent until its timer; first core included.
 pub fn wfi_timer() {
-    let Some(vcpu) = cpu::vcpus().next() else { return };
+    let Some(vcpu) = cpu::vcpus().next() else {
+        return;
+    };
     for core in cpu::cores() {
         let block = cpu::core_block(core.number);
         let before = block.lends.load(Relaxed);
         hold();
         vcpu.post(spin_frame, 2);
-        if core.index == 0 { wfi_frames(0) } else { core.run(wfi_frames, 0) }
+        if core.index == 0 {
+            wfi_frames(0)
+        } else {
+            core.run(wfi_frames, 0)
+        }
         release();
         vcpu.join();
         let lends = block.lends.load(Relaxed) - before;
@@ -205,11 +237,19 @@ pub fn vcpu_wfi() {
 
 /// All cores spin in a frame with IRQs masked: the vCPU must run all the same.
 pub fn forced() {
-    let Some(vcpu) = cpu::vcpus().next() else { return };
-    let forced = || cpu::cores().map(|c| cpu::core_block(c.number).forced.load(Relaxed)).sum();
+    let Some(vcpu) = cpu::vcpus().next() else {
+        return;
+    };
+    let forced = || {
+        cpu::cores()
+            .map(|c| cpu::core_block(c.number).forced.load(Relaxed))
+            .sum()
+    };
     let before: u64 = forced();
     hold();
-    cpu::cores().skip(1).for_each(|c| c.post(spin_frame, c.index as u64));
+    cpu::cores()
+        .skip(1)
+        .for_each(|c| c.post(spin_frame, c.index as u64));
     vcpu.post(
         |_| {
             count_frames(40);
@@ -241,7 +281,11 @@ pub fn rotate() {
     cpu::vcpus().for_each(Cpu::join);
     for vcpu in cpu::vcpus() {
         let more = runs(vcpu) - before[vcpu.number];
-        check!(more > 1, "vCPU {} was given a core {more} times", vcpu.number);
+        check!(
+            more > 1,
+            "vCPU {} was given a core {more} times",
+            vcpu.number
+        );
     }
 }
 
@@ -251,7 +295,9 @@ const fn cpu_max() -> usize {
 
 /// A vCPU computes while one core after the other is busy: it must move.
 pub fn migrate() {
-    let Some(vcpu) = cpu::vcpus().next() else { return };
+    let Some(vcpu) = cpu::vcpus().next() else {
+        return;
+    };
     let block = cpu::vcpu_block(vcpu.number);
     let before = block.migrations.load(Relaxed);
     vcpu.post(count_frames, 400);
@@ -281,7 +327,10 @@ pub fn probe_native() {
     sys::spin(1_000);
     let before = block.probes_late.load(Relaxed);
     for _ in 0..100 {
-        sys::write32(control + taichi_abi::control::PROBE as u64, dp.number as u32);
+        sys::write32(
+            control + taichi_abi::control::PROBE as u64,
+            dp.number as u32,
+        );
     }
     let late = block.probes_late.load(Relaxed) - before;
     check!(late == 100, "{late} of 100 probes counted as late");
@@ -289,5 +338,8 @@ pub fn probe_native() {
     dp.join();
     dp.run(yield_frame, 3);
     let found = REASON.load(Acquire);
-    check!(found != Reason::Probe as u64, "a late probe ended a later yield");
+    check!(
+        found != Reason::Probe as u64,
+        "a late probe ended a later yield"
+    );
 }

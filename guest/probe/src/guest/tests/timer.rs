@@ -35,11 +35,23 @@ fn sleep_rounds(_: u64) {
             sys::unmask();
         }
         let fired = me.timers.load(Relaxed) - before;
-        check!(fired == 1, "CPU {}, round {round}: {fired} timer interrupts", me.index);
-        check!(sys::now() >= deadline, "CPU {}, round {round}: too early", me.index);
+        check!(
+            fired == 1,
+            "CPU {}, round {round}: {fired} timer interrupts",
+            me.index
+        );
+        check!(
+            sys::now() >= deadline,
+            "CPU {}, round {round}: too early",
+            me.index
+        );
     }
     let early = me.early.load(Relaxed) - early;
-    check!(early == 0, "CPU {}: {early} interrupts before their time", me.index);
+    check!(
+        early == 0,
+        "CPU {}: {early} interrupts before their time",
+        me.index
+    );
 }
 
 /// Ticks in one run, and what lies between two, in microseconds.
@@ -83,10 +95,16 @@ fn tick_all(_: u64) {
         elapsed / period
     );
     let early = me.early.load(Relaxed) - early;
-    check!(early == 0, "CPU {}: {early} ticks before their time", me.index);
+    check!(
+        early == 0,
+        "CPU {}: {early} ticks before their time",
+        me.index
+    );
     // Nobody leaves the race early: the others would find a free core.
     FINISHED.fetch_add(1, Relaxed);
-    await_or_fail("all CPUs' ticks", || FINISHED.load(Relaxed) >= cpu::all().len() as u64);
+    await_or_fail("all CPUs' ticks", || {
+        FINISHED.load(Relaxed) >= cpu::all().len() as u64
+    });
 }
 
 /// The timer of a vCPU that is Ready expires while every core is busy.
@@ -114,8 +132,16 @@ fn short_timers(_: u64) {
             break;
         }
         let fired = me.timers.load(Relaxed) - before;
-        check!(fired == 1, "CPU {}, round {round}: {fired} timer interrupts", me.index);
-        check!(sys::now() >= deadline, "CPU {}, round {round}: too early", me.index);
+        check!(
+            fired == 1,
+            "CPU {}, round {round}: {fired} timer interrupts",
+            me.index
+        );
+        check!(
+            sys::now() >= deadline,
+            "CPU {}, round {round}: too early",
+            me.index
+        );
     }
     FINISHED.fetch_add(1, Relaxed);
 }
