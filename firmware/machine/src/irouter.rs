@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where device interrupts go: GICD_IROUTER<n> (GIC architecture, 12.9.22), the
+//! Where device interrupts go: `GICD_IROUTER<n>` (GIC architecture, 12.9.22), the
 //! only registers of the distributor that trap.
 //!
 //! The real distributor knows no vCPU. A route to one becomes a route to the
@@ -17,7 +17,7 @@ pub const LAST: u32 = 0x7fd8;
 const SPIS: usize = 988;
 /// Aff3 is in the high half of a register.
 const HIGH_HALF: u32 = 4;
-/// GICD_IROUTER<n>.Interrupt_Routing_Mode: any core takes it.
+/// `GICD_IROUTER<n>`.Interrupt_Routing_Mode: any core takes it.
 const ANY: u64 = 1 << 31;
 
 /// A store to carry out on the real distributor.

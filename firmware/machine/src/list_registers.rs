@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A virtual CPU interface's list registers (ICH_LR<n>_EL2, Arm IHI 0069
+//! A virtual CPU interface's list registers (`ICH_LR<n>_EL2`, Arm IHI 0069
 //! 12.4.6): which virtual interrupts Linux sees pending and active.
 
 /// List registers that are used, of those that the core has. Every GICv3 core

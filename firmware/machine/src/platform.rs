@@ -146,11 +146,7 @@ impl Platform {
     /// A tree that can't be read, or a machine that we can't serve.
     pub fn discover(blob: &[u8]) -> Result<Self, PlatformError> {
         let tree = tree::open(blob)?;
-        let mut found = Found {
-            stdout: stdout_path(&tree.root),
-            ..Found::default()
-        };
-        read::walk(&tree.root, &mut |visit| found.visit(&visit));
+        let found = Found::walk(&tree.root);
         let chosen = Chosen::read(&tree.root);
         let (bootargs, options) = chosen.split();
         let memory = memory(&tree.root)?;
@@ -225,11 +221,7 @@ impl Loader {
         let Ok(tree) = tree::open(blob) else {
             return Self::default();
         };
-        let mut found = Found {
-            stdout: stdout_path(&tree.root),
-            ..Found::default()
-        };
-        read::walk(&tree.root, &mut |visit| found.visit(&visit));
+        let found = Found::walk(&tree.root);
         Self {
             console: found.console,
             kernel: Chosen::read(&tree.root).kernel,
@@ -263,6 +255,15 @@ const GICV2: [&str; 5] = [
 const BUS_WINDOW: u64 = 256 << 20;
 
 impl Found {
+    fn walk(root: &DeviceTreeNode) -> Self {
+        let mut found = Self {
+            stdout: stdout_path(root),
+            ..Self::default()
+        };
+        read::walk(root, &mut |visit| found.visit(&visit));
+        found
+    }
+
     fn visit(&mut self, visit: &Visit<'_>) {
         self.used.extend(visit.reg.iter().cloned());
         let pci = read::text(visit.node, "device_type") == Some("pci");

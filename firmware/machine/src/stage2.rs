@@ -4,8 +4,9 @@
 //!
 //! Both are built from a list of regions, of which a later one wins over an
 //! earlier one, in the largest blocks possible: 1 GiB, 2 MiB, and 4 KiB pages
-//! only where a boundary needs them. What no region covers is not mapped.
-//! Tables come from a [`Tables`], so nothing here touches memory by itself.
+//! only where a boundary needs them. What no region covers is Linux's in stage
+//! 2, and not mapped in stage 1. Tables come from a [`Tables`], so nothing here
+//! touches memory by itself.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -136,11 +137,12 @@ const fn control(parange: u64) -> u64 {
     t0sz | 1 << 8 | 1 << 10 | 3 << 12 | ps(parange) << 16 | 1 << 31
 }
 
-/// Builds Linux's stage 2. All of it is Normal write-back memory: stage 1
-/// makes devices of it where they are.
+/// Builds Linux's stage 2: everything is [`Access::ReadWrite`] but `regions`.
+/// All of it is Normal write-back memory: stage 1 makes devices of it where
+/// they are.
 ///
-/// Mapping all of a 48-bit space takes 513 tables, because level 0 has no
-/// blocks; up to 42 bits it takes 8 at most.
+/// A 48-bit space takes 513 tables, because level 0 has no blocks; up to 42
+/// bits it takes 8 at most. Boundaries inside of blocks come on top.
 ///
 /// # Errors
 /// A region that is no set of pages or lies too high, or no more tables.
@@ -154,7 +156,7 @@ pub fn stage2(
     // in up to 16 concatenated tables (D8.2.2).
     let level = if bits >= 44 { 0 } else { 1 };
     let concatenated = 1 << bits.saturating_sub(shift(level) + 9);
-    let plan = Plan::new(bits, regions, |access| match access {
+    let plan = Plan::new(bits, regions, Access::ReadWrite, |access| match access {
         Access::None => 0,
         Access::ReadOnly => S2_NORMAL | 1 << 6,
         Access::ReadWrite => S2_NORMAL | 3 << 6,
@@ -193,7 +195,7 @@ pub fn stage1(
 ) -> Result<Stage1, MapError> {
     let bits = address_bits(parange);
     let level = if bits >= 40 { 0 } else { 1 };
-    let plan = Plan::new(bits, regions, |kind| match kind {
+    let plan = Plan::new(bits, regions, Kind::Guard, |kind| match kind {
         Kind::Guard => 0,
         Kind::Code => S1 | INNER | READ_ONLY,
         Kind::ReadOnly => S1 | INNER | READ_ONLY | XN,
@@ -228,6 +230,7 @@ impl Plan {
     fn new<A: Copy>(
         bits: u32,
         regions: &[(Range<u64>, A)],
+        elsewhere: A,
         attributes: fn(A) -> u64,
     ) -> Result<Self, MapError> {
         let end = 1 << bits;
@@ -250,7 +253,7 @@ impl Plan {
                 .iter()
                 .rev()
                 .find(|(range, _)| range.contains(&(end - 1)));
-            let here = last.map_or(0, |&(_, kind)| attributes(kind));
+            let here = attributes(last.map_or(elsewhere, |&(_, kind)| kind));
             match pieces.last_mut() {
                 Some((last, attributes)) if *attributes == here => *last = end,
                 _ => pieces.push((end, here)),

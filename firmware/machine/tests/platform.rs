@@ -9,7 +9,7 @@
 use proptest::prelude::*;
 use taichi_machine::affinity::Mpidr;
 use taichi_machine::config;
-use taichi_machine::platform::{Conduit, Platform, PlatformError};
+use taichi_machine::platform::{Conduit, Loader, Platform, PlatformError};
 use taichi_machine::tree::{HEADER_BYTES, TreeError, total_size};
 
 const MODULES: &[u8] = include_bytes!("data/virt-6-modules.dtb");
@@ -157,6 +157,19 @@ fn machines_that_can_not_be_served() {
     for error in [error(GICV2), error(b""), PlatformError::TooManyCores(17)] {
         assert!(error.to_string().len() > 10, "{error}");
     }
+}
+
+#[test]
+fn a_loader_is_found_where_the_machine_can_not_be_served() {
+    let modules = Loader::discover(&replaced(MODULES, b"arm,gic-v3\0", b"arm,gic-v9\0"));
+    assert_eq!(modules.console, Some(0x900_0000));
+    assert_eq!(modules.kernel, Some(0x4800_0000..0x4800_03e8));
+    let gicv2 = Loader {
+        console: Some(0x900_0000),
+        kernel: None,
+    };
+    assert_eq!(Loader::discover(GICV2), gicv2);
+    assert_eq!(Loader::discover(&MODULES[..100]), Loader::default());
 }
 
 #[test]
