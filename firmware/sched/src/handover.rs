@@ -9,9 +9,14 @@
 //! - The owner takes all levels at once, and acts on each level it took.
 //!   So a level that is gone has been acted upon, and an SGI 0 that finds an
 //!   empty mailbox is a late one: nothing is lost by ignoring it.
-//! - Before the owner lends the core it publishes "lent" and then takes the
-//!   mailbox; if there was something for the native context, it does not lend
-//!   and raises SGI 0 for the native context again.
+//! - It acknowledges SGI 0 before it takes them, with a barrier (ISB) between:
+//!   whoever posts in between has raised an SGI 0 of his own.
+//! - Before the owner lends the core it publishes "lent" and then takes what
+//!   is there for the native context; if there was something, it does not lend
+//!   and raises SGI 0 for the native context again. Other levels stay for the
+//!   SGI 0 that comes with them.
+//! - A core with an SGI 0 pending is not lent: the level may be gone, so that
+//!   EL2 would take the SGI for a late one.
 //! - SGI 0 for the native context of a DP core may have been taken by Linux
 //!   directly, with the level left behind. Then the next lend is refused once
 //!   and Linux gets one reschedule IPI too many, which does no harm.
@@ -37,6 +42,8 @@ impl Mail {
     pub const VCPU: Mail = Mail(4);
     /// Look at the scheduler: there is something to run, or to time.
     pub const LOOK: Mail = Mail(8);
+    /// What the native context must have its core for.
+    const FOR_NATIVE: Mail = Mail(Self::NATIVE_SGI.0 | Self::RECLAIM.0);
 
     /// Whether any level of `other` is set.
     #[inline]
@@ -47,7 +54,7 @@ impl Mail {
     /// Whether the native context must get the core.
     #[inline]
     pub fn for_native(self) -> bool {
-        self.has(Mail(Self::NATIVE_SGI.0 | Self::RECLAIM.0))
+        self.has(Self::FOR_NATIVE)
     }
 }
 
@@ -103,20 +110,30 @@ impl Handover {
         Mail(self.mail.swap(0, SeqCst))
     }
 
-    /// Owner: publishes "lent", then takes the mailbox. `Err` gives what was
-    /// in it when that forbids lending; the core is native again and the owner
-    /// must act on the levels.
+    /// Owner: takes the levels of `wanted` only; the others stay for the SGI 0
+    /// that was raised for them.
     #[inline]
-    pub fn begin_lend(&self) -> Result<Mail, Mail> {
+    pub fn take_only(&self, wanted: Mail) -> Mail {
+        if !Mail(self.mail.load(SeqCst)).has(wanted) {
+            return Mail(0);
+        }
+        Mail(self.mail.fetch_and(!wanted.0, SeqCst) & wanted.0)
+    }
+
+    /// Owner: publishes "lent", then takes what is in the mailbox for the
+    /// native context. If there is something, the core is native again and the
+    /// owner must act on these levels.
+    #[inline]
+    pub fn begin_lend(&self) -> Result<(), Mail> {
         // An atomic read-modify-write, because a plain store and the load that
         // follows may change places.
         self.state.swap(LENT, SeqCst);
-        let mail = self.take();
+        let mail = self.take_only(Mail::FOR_NATIVE);
         if mail.for_native() {
             self.end_lend();
             return Err(mail);
         }
-        Ok(mail)
+        Ok(())
     }
 
     /// Owner: the native context has the core again.

@@ -159,7 +159,8 @@ struct Owner<'a> {
     forwarded: bool,
     /// The native context found the work.
     served: bool,
-    reclaims: u32,
+    /// EL2 looked at the scheduler.
+    looked: bool,
 }
 
 impl<'a> Owner<'a> {
@@ -171,7 +172,7 @@ impl<'a> Owner<'a> {
             lent: false,
             forwarded: false,
             served: false,
-            reclaims: 0,
+            looked: false,
         }
     }
 
@@ -196,6 +197,7 @@ impl<'a> Owner<'a> {
     fn el2(&mut self) {
         if self.core.pending() && (self.lent || self.kind == Kind::Cp) {
             let mail = self.core.interrupt();
+            self.looked |= mail.has(Mail::LOOK);
             if self.lent && mail.for_native() {
                 self.reclaim();
                 if self.core.fault != NoRaiseAfterReclaim {
@@ -219,7 +221,6 @@ impl<'a> Owner<'a> {
     fn reclaim(&mut self) {
         self.core.handover.end_lend();
         self.lent = false;
-        self.reclaims += 1;
     }
 
     fn tell_native(&mut self, mail: Mail) {
@@ -302,6 +303,11 @@ fn native_sgi(kind: Kind, masked: bool, kicked: bool, fault: Fault) {
         }
         owner.settle();
         assert!(owner.served, "the native context lost its SGI");
+        // A native DP core's Linux may have taken that kick, as a late one.
+        assert!(
+            owner.looked || !kicked || kind == Kind::Dp,
+            "EL2 lost its kick"
+        );
     };
     if kicked {
         check_three(scenario);
