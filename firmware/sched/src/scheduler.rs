@@ -10,7 +10,9 @@
 //!
 //! Calls that make other cores do something return [`Kicks`]: raise SGI 0 at
 //! these, with [`crate::handover::Mail::LOOK`] posted; they then call
-//! [`Scheduler::tick`].
+//! [`Scheduler::tick`]. The core that called is not among those whose timer
+//! must fire earlier: **after every call it sets its own timer anew** from
+//! [`Scheduler::deadline`].
 
 use crate::queue::Queue;
 use crate::state::{CoreId, CoreState, Illegal, Role, VcpuId, VcpuState, Why};
@@ -201,11 +203,15 @@ impl Scheduler {
         Ok(Some(vcpu))
     }
 
-    /// The native context idles and [`Self::lend`] found nobody.
-    pub fn wait(&mut self, core: CoreId) -> Result<(), Illegal> {
+    /// The native context idles and [`Self::lend`] found nobody. If somebody
+    /// has become ready since, a waiting core is kicked, perhaps this one.
+    pub fn wait(&mut self, core: CoreId) -> Result<Kicks, Illegal> {
         self.cores[core].state.wait()?;
         self.waiting |= 1 << core;
-        Ok(())
+        if self.ready.len() > 0 {
+            return Ok(self.kick_waiting());
+        }
+        Ok(Kicks::NONE)
     }
 
     /// A waiting core has something to do in its native context. If it had

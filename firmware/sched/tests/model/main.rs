@@ -12,7 +12,7 @@ use world::{STEPS, World};
 enum Event {
     CoreOn(usize),
     CoreOff(usize),
-    Idle(usize),
+    Idle(usize, Option<(usize, usize)>),
     Yield(usize),
     NativeInterrupt(usize),
     VcpuOn(usize, usize),
@@ -55,7 +55,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         2 => core().prop_map(Event::CoreOn),
         1 => core().prop_map(Event::CoreOff),
-        4 => core().prop_map(Event::Idle),
+        4 => (core(), proptest::option::of((vcpu(), core()))).prop_map(|(c, m)| Event::Idle(c, m)),
         4 => core().prop_map(Event::Yield),
         4 => core().prop_map(Event::NativeInterrupt),
         4 => (vcpu(), core()).prop_map(|(v, c)| Event::VcpuOn(v, c)),
@@ -76,7 +76,12 @@ fn run(machine: &Machine, events: &[Event]) -> World {
             // The boot core never leaves.
             Event::CoreOff(c) if c % cores != 0 => world.core_off(c % cores),
             Event::CoreOff(_) => {}
-            Event::Idle(c) => world.idle(c % cores),
+            Event::Idle(c, None) => world.idle(c % cores, |_| {}),
+            Event::Idle(c, Some((v, from))) => world.idle(c % cores, |w| {
+                if from % cores != c % cores {
+                    w.vcpu_interrupt(v, from % cores);
+                }
+            }),
             Event::Yield(c) => world.yields(c % cores),
             Event::NativeInterrupt(c) => world.native_interrupt(c % cores),
             // Also some that the machine doesn't have.

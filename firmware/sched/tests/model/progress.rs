@@ -4,7 +4,7 @@
 
 use crate::world::{LATE, World};
 use taichi_sched::state::{CoreId, VcpuId};
-use taichi_sched::{CoreState, Params, Role, Scheduler, VcpuState, Why};
+use taichi_sched::{CoreState, Params, Role, Scheduler, Tick, VcpuState, Why};
 
 const PARAMS: Params = Params {
     slice: 50,
@@ -28,7 +28,7 @@ fn vcpus_that_wake_each_other_starve_nobody() {
     for vcpu in 0..3 {
         world.vcpu_on(vcpu, 0);
     }
-    world.idle(0);
+    world.idle(0, |_| {});
     let mut third_ran = 0;
     for _ in 0..10_000 {
         match lent_to(&world, 0) {
@@ -43,7 +43,7 @@ fn vcpus_that_wake_each_other_starve_nobody() {
                     world.vcpu_idle(0, None);
                 }
             }
-            None => world.idle(0),
+            None => world.idle(0, |_| {}),
         }
     }
     assert!(third_ran > 0);
@@ -123,4 +123,39 @@ fn a_cp_core_that_comes_alone_guards_all() {
     let _ = scheduler.tick(1, scheduler.deadline(1)).expect("a tick");
     assert_eq!(scheduler.vcpu(0), VcpuState::Ready);
     assert!(scheduler.deadline(1) <= late);
+}
+
+/// A forced lend that the world switch refuses is asked for again after a
+/// native turn.
+#[test]
+fn a_refused_lend_is_asked_for_again() {
+    let mut scheduler = Scheduler::new(PARAMS, &[Role::Cp], 1);
+    scheduler.core_on(0).expect("off");
+    let _ = scheduler.vcpu_on(0, 0, 1000).expect("off");
+    for _ in 0..3 {
+        let now = scheduler.deadline(0).max(1000 + PARAMS.patience);
+        let (tick, _) = scheduler.tick(0, now).expect("a tick");
+        assert_eq!(tick, Tick::Lend(Why::Forced));
+        assert_eq!(scheduler.deadline(0), now + 2 * PARAMS.forced_slice);
+    }
+}
+
+/// What was taken by force goes back when the vCPU idles, though others are
+/// ready.
+#[test]
+fn a_forced_core_goes_back_early() {
+    let mut scheduler = Scheduler::new(PARAMS, &[Role::Cp], 2);
+    scheduler.core_on(0).expect("off");
+    for vcpu in 0..2 {
+        let _ = scheduler.vcpu_on(vcpu, 0, 1000).expect("off");
+    }
+    let now = 1000 + PARAMS.patience;
+    let (tick, _) = scheduler.tick(0, now).expect("a tick");
+    assert_eq!(tick, Tick::Lend(Why::Forced));
+    let vcpu = scheduler.lend(0, Why::Forced, now).expect("native");
+    assert!(vcpu.is_some());
+    let (next, _) = scheduler.vcpu_idle(0, 5000, now + 1).expect("lent");
+    assert_eq!(next, None);
+    assert_eq!(scheduler.core(0), CoreState::Native);
+    assert_eq!(scheduler.ready(), 1);
 }

@@ -112,10 +112,15 @@ impl World {
         self.leave(core);
     }
 
-    /// The native context executes WFI: lends, or waits.
-    pub fn idle(&mut self, core: CoreId) {
+    /// The native context executes WFI: lends, or waits. `meanwhile` is what
+    /// another core does between the two.
+    pub fn idle(&mut self, core: CoreId, meanwhile: impl FnOnce(&mut Self)) {
         if self.lend(core, Why::Idle) == Some(None) {
-            self.call(true, |s, _| s.wait(core));
+            meanwhile(self);
+            let legal = self.cores[core] == CoreState::Native;
+            if let Some(kicks) = self.call(legal, |s, _| s.wait(core)) {
+                self.kick(kicks);
+            }
         }
         self.leave(core);
     }
