@@ -414,8 +414,9 @@ impl Leave {
 fn wait(m: &Machine, core: &mut Core) -> Outcome {
     let id = core.id();
     let mut sched = m.sched.lock();
-    legal(sched.wait(id));
+    let kicks = legal(sched.wait(id));
     drop(sched);
+    m.kick_all(kicks);
     let counters = shared::core(id);
     counters.state.store(Shown::Waiting as u64, Relaxed);
     let since = timer::now();
