@@ -105,7 +105,7 @@ fn run(machine: &Machine, events: &[Event]) -> World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 256,
+        cases: 128,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
