@@ -517,7 +517,7 @@ impl Chosen {
             .flatten()
         {
             linux.clone_from(line);
-            if let Some((words, cut)) = config::find_in_bootargs(line) {
+            while let Some((words, cut)) = config::find_in_bootargs(&linux) {
                 options.get_or_insert_with(|| words.to_string());
                 linux.replace_range(cut, "");
             }
