@@ -52,6 +52,8 @@ pub fn probe(cache: &Cache) -> Result<Image> {
 /// Where set-up or the build fails.
 pub fn programs(cache: &Cache) -> Result<Vec<PathBuf>> {
     let mut cargo = cargo(cache, LINUX)?;
+    // A guest unpacks them in memory at every boot: no symbols.
+    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     cargo.args(["build", "--package", "taichi-guest", "--bins", "--release"]);
     let mut files = executables(cargo, "the guest's programs")?;
     files.sort();

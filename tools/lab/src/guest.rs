@@ -182,6 +182,7 @@ fn start(machine: &Machine, session: Session, streams: Streams) -> Result<Outcom
 struct Place {
     cache: Cache,
     directory: tempfile::TempDir,
+    kernel: PathBuf,
     firmware: Option<PathBuf>,
     console: PathBuf,
 }
@@ -191,9 +192,8 @@ impl Place {
     fn new(machine: &Machine) -> Result<Self> {
         machine.check()?;
         let cache = Cache::open()?;
-        let mut wanted = vec![Component::Qemu, Component::Busybox];
-        wanted.extend(machine.kernel.component());
-        components::ensure(&cache, &wanted)?;
+        components::ensure(&cache, &[Component::Qemu, Component::Busybox])?;
+        let kernel = machine.kernel.image(&cache)?;
         let firmware = match (&machine.firmware, machine.bare) {
             (_, true) => None,
             (Some(path), false) => Some(path.clone()),
@@ -207,6 +207,7 @@ impl Place {
         Ok(Self {
             cache,
             directory,
+            kernel,
             firmware,
             console,
         })
@@ -254,12 +255,8 @@ impl Place {
         initrd: Option<&Path>,
         devices: &[String],
     ) -> Result<std::process::Command> {
-        let kernel = machine.kernel.image(&self.cache);
-        if !kernel.is_file() {
-            bail!("no kernel in {}", kernel.display());
-        }
         let files = Files {
-            kernel: &kernel,
+            kernel: &self.kernel,
             firmware: self.firmware.as_deref(),
             initrd,
         };

@@ -11,8 +11,9 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::build;
 use crate::cache::Cache;
-use crate::components::Component;
+use crate::components::{self, Component};
 
 /// Which kernel the guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Kernel {
     Debian61,
     /// The one of Debian 12's backports.
     Debian612,
+    /// Our bare-metal test guest, which is no Linux.
+    Probe,
     /// A file: an arm64 Image. It gets no modules.
     File(PathBuf),
 }
@@ -32,6 +35,7 @@ impl FromStr for Kernel {
         Ok(match text {
             "6.1" => Self::Debian61,
             "6.12" => Self::Debian612,
+            "probe" => Self::Probe,
             path => Self::File(path.into()),
         })
     }
@@ -42,6 +46,7 @@ impl fmt::Display for Kernel {
         match self {
             Self::Debian61 => f.write_str("6.1"),
             Self::Debian612 => f.write_str("6.12"),
+            Self::Probe => f.write_str("probe"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -53,16 +58,25 @@ impl Kernel {
         match self {
             Self::Debian61 => Some(Component::Kernel61),
             Self::Debian612 => Some(Component::Kernel612),
-            Self::File(_) => None,
+            Self::Probe | Self::File(_) => None,
         }
     }
 
-    /// The file with the raw Image, of an installed kernel.
-    pub fn image(&self, cache: &Cache) -> PathBuf {
-        match self {
-            Self::File(path) => path.clone(),
-            _ => self.root(cache).unwrap_or_default().join("Image"),
-        }
+    /// The file with the raw Image; installs or builds what is missing.
+    ///
+    /// # Errors
+    /// Where that fails, or there is no such file.
+    pub fn image(&self, cache: &Cache) -> Result<PathBuf> {
+        let path = match (self, self.component()) {
+            (_, Some(component)) => {
+                components::ensure(cache, &[component])?;
+                cache.path(component.directory()).join("Image")
+            }
+            (Self::File(path), _) => path.clone(),
+            _ => build::probe(cache)?.image,
+        };
+        ensure!(path.is_file(), "no kernel in {}", path.display());
+        Ok(path)
     }
 
     /// Modules `names` and those they need, each after what it needs; files
@@ -71,9 +85,10 @@ impl Kernel {
     /// # Errors
     /// Where a module file can't be read.
     pub fn modules(&self, cache: &Cache, names: &[&str]) -> Result<Vec<Module>> {
-        let Some(root) = self.root(cache) else {
+        let Some(component) = self.component() else {
             return Ok(Vec::new());
         };
+        let root = cache.path(component.directory());
         let mut files = BTreeMap::new();
         list_modules(&root.join("lib/modules"), &mut files)?;
         let mut order = Vec::new();
@@ -81,10 +96,6 @@ impl Kernel {
             add_module(name, &files, &mut order)?;
         }
         Ok(order)
-    }
-
-    fn root(&self, cache: &Cache) -> Option<PathBuf> {
-        self.component().map(|c| cache.path(c.directory()))
     }
 }
 

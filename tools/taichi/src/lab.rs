@@ -38,7 +38,8 @@ enum Command {
 /// The machine and what is in it.
 #[derive(clap::Args)]
 struct Guest {
-    /// Debian's kernel 6.1 or 6.12, or the file of an arm64 Image.
+    /// Debian's kernel 6.1 or 6.12, the file of an arm64 Image, or our bare-metal
+    /// test guest ("probe").
     #[arg(long, default_value = "6.1", value_name = "6.1|6.12|PATH")]
     kernel: Kernel,
     /// Real cores.
