@@ -2,8 +2,8 @@
 //! What belongs to one CPU of Linux: a native context or a vCPU.
 //!
 //! While a context is *loaded*, its registers are in the core and the copy
-//! here is stale, but for x0-x18 and x30, which the vectors save at every
-//! exception and reload at every return; x19-x29 are the Rust code's to keep.
+//! here is stale, but for the general registers, which the vectors save at
+//! every exception.
 
 use crate::gic::{self, ListRegisters};
 use crate::sysreg::hcr;
@@ -179,7 +179,8 @@ impl Context {
         self.vmpidr = mpidr | 1 << 31;
     }
 
-    /// Writes a general register; register 31 is XZR.
+    /// Writes a general register; register 31 is XZR. For a loaded context:
+    /// [`crate::percore::Core::give`].
     #[inline]
     pub fn set_x(&mut self, register: u8, value: u64) {
         if let Some(x) = self.x.get_mut(usize::from(register)) {

@@ -60,12 +60,22 @@ impl Core {
         self.vcpu.as_ref().map(Claim::vcpu)
     }
 
-    /// The context that is loaded: only its general registers are of use.
+    /// The context that is loaded. Of use are its general registers: all to
+    /// read, x0-x18 to write (the others through [`Self::give`]); and its list
+    /// registers.
     #[inline]
     pub fn current(&mut self) -> &mut Context {
         // SAFETY: points to `self.native`, or to the context that `self.vcpu`
         // claims; both live as long as `self`, which is borrowed here.
         unsafe { &mut *self.current }
+    }
+
+    /// Writes a general register of the loaded context, the result of a trapped
+    /// instruction; 31 is XZR.
+    #[inline]
+    pub fn give(&mut self, register: u8, value: u64) -> Outcome {
+        self.current().set_x(register, value);
+        Outcome::Reload
     }
 
     /// The native context. While it is not loaded, its fields may be changed.

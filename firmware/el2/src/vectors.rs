@@ -2,12 +2,12 @@
 //! Exception entry and exit, and the world switch.
 //!
 //! Why it looks like this: almost every exception returns to the context that
-//! it came from, so entry saves just what a Rust function may change (x0-x18,
-//! x30) straight into the current context, and the whole path fits one vector
-//! of 32 instructions, without a branch. x19-x29 stay in the core: Rust code
-//! preserves them. A handler returns "switch" or not; only then is the rest of
-//! the world saved, with x19-x29 at hand, which is why the switch can't be a
-//! function that a handler calls.
+//! it came from. Entry saves the general registers straight into the current
+//! context: x0-x18 and x30 because Rust may change them, x19-x29 because the
+//! handler may have to read any register that a trapped instruction names. The
+//! way back reloads x0-x18 and x30 alone, Rust having kept the others, unless
+//! the handler wrote one. Only when it says "switch" is the rest of the world
+//! saved, which is why the switch can't be a function that a handler calls.
 //!
 //! SP_EL2 is at the top of the core's stack at every entry; the slot there
 //! holds the address of the [`Core`], whose first field is the current context.
@@ -30,12 +30,17 @@ global_asm!(
         stp x12, x13, [x1, #96]
         stp x14, x15, [x1, #112]
         stp x16, x17, [x1, #128]
-        str x18, [x1, #144]
+        stp x18, x19, [x1, #144]
+        stp x20, x21, [x1, #160]
+        stp x22, x23, [x1, #176]
+        stp x24, x25, [x1, #192]
+        stp x26, x27, [x1, #208]
+        stp x28, x29, [x1, #224]
         str x30, [x1, #240]
         ldp x2, x3, [sp], #16
         stp x2, x3, [x1]
         bl \handler
-        cbnz w0, taichi_switch
+        b taichi_leave
     .endm
     .macro restore_and_leave
         ldr x1, [sp]
@@ -57,7 +62,6 @@ global_asm!(
     .macro below handler
         .balign 128
         enter_and_call \handler
-        restore_and_leave
     .endm
     // One that must not happen: fault at EL2, or AArch32.
     .macro fatal number
@@ -87,16 +91,12 @@ global_asm!(
         fatal 14
         fatal 15
 
-    // The way to another context. x19-x29 are still the old one's.
-    taichi_switch:
+    // w0: 0 resume, 1 switch, 2 reload.
+    taichi_leave:
+        cbnz w0, 1f
+        restore_and_leave
+    1:  tbnz w0, #1, taichi_resume
         ldr x0, [sp]
-        ldr x1, [x0]
-        stp x19, x20, [x1, #152]
-        stp x21, x22, [x1, #168]
-        stp x23, x24, [x1, #184]
-        stp x25, x26, [x1, #200]
-        stp x27, x28, [x1, #216]
-        str x29, [x1, #232]
         bl taichi_world_switch
     taichi_resume:
         ldr x0, [sp]
@@ -148,6 +148,9 @@ unsafe extern "C" {
 pub enum Outcome {
     /// Return to the context that was interrupted.
     Resume,
+    /// The same, and one of its general registers has changed: see
+    /// [`Core::give`].
+    Reload,
     /// Return to the context that was chosen with [`Core::choose_native`] or
     /// [`Core::choose_vcpu`].
     Switch,
@@ -187,6 +190,7 @@ macro_rules! handlers {
                 match $handler(core) {
                     $crate::vectors::Outcome::Resume => 0,
                     $crate::vectors::Outcome::Switch => 1,
+                    $crate::vectors::Outcome::Reload => 2,
                 }
             }
         };

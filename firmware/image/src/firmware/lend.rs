@@ -52,8 +52,7 @@ pub fn yielded(core: &mut Core, register: u8) -> Outcome {
     shared::add(&counters.yields, 1);
     if m.ready.load(Relaxed) == 0 || core.vcpu().is_some() {
         shared::add(&counters.yields_empty, 1);
-        core.current().set_x(register, Reason::Nothing as u64);
-        return Outcome::Resume;
+        return core.give(register, Reason::Nothing as u64);
     }
     m.core[core.id()].yield_register.store(u32::from(register), Relaxed);
     let reason = match lend(m, core, Why::Yield) {
@@ -64,8 +63,8 @@ pub fn yielded(core: &mut Core, register: u8) -> Outcome {
             Reason::Nothing
         }
     };
-    core.current().set_x(register, reason as u64);
-    Outcome::Resume
+    m.core[core.id()].yield_register.store(NO_REGISTER, Relaxed);
+    core.give(register, reason as u64)
 }
 
 enum Lend {

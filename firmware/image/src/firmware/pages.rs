@@ -7,6 +7,7 @@ use super::{sync, vcpu};
 use core::sync::atomic::Ordering::SeqCst;
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
+use taichi_el2::vectors::Outcome;
 use taichi_el2::{context, gic, read_sysreg, shared};
 use taichi_machine::redist::Effect;
 use taichi_machine::sgi_page::{self, Filtered};
@@ -28,11 +29,11 @@ struct Access {
 
 /// A load or store faulted at stage 2 (not a yield). What can't be emulated,
 /// or hits nothing, is a bus error for Linux.
-pub fn access(core: &mut Core, esr: u64) {
+pub fn access(core: &mut Core, esr: u64) -> Outcome {
     let Trap::DataAbort { write, size, sign_extend, rt, wide, valid, s1ptw, fsc } =
         Trap::decode(esr)
     else {
-        return;
+        return Outcome::Resume;
     };
     let address = trap::fault_ipa(read_sysreg!("hpfar_el2"), read_sysreg!("far_el2"));
     let emulated = valid && !s1ptw && trap::is_translation_fault(fsc);
@@ -40,15 +41,16 @@ pub fn access(core: &mut Core, esr: u64) {
     let access = Access { address, size, store };
     match emulated.then(|| emulate(machine(), core, &access)).flatten() {
         Some(value) => {
-            if !write {
-                let value = trap::loaded(value, size, sign_extend, wide);
-                core.current().set_x(rt, value);
-            }
             context::skip_instruction();
+            if write {
+                return Outcome::Resume;
+            }
+            core.give(rt, trap::loaded(value, size, sign_extend, wide))
         }
         None => {
             sync::refuse(core, esr);
             context::inject_abort();
+            Outcome::Resume
         }
     }
 }

@@ -53,14 +53,8 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
             context::skip_instruction();
             Outcome::Resume
         }
-        Trap::SysReg { op, rt, write } => {
-            system_register(core, op, rt, write, esr);
-            Outcome::Resume
-        }
-        Trap::DataAbort { .. } => {
-            pages::access(core, esr);
-            Outcome::Resume
-        }
+        Trap::SysReg { op, rt, write } => system_register(core, op, rt, write, esr),
+        Trap::DataAbort { .. } => pages::access(core, esr),
         Trap::Smc => {
             context::skip_instruction();
             power::call(core)
@@ -96,7 +90,7 @@ fn hypercall(core: &mut Core) {
 
 /// The registers that ICH_HCR_EL2.TC traps on DP cores, where the physical
 /// CPU interface is Linux's; and a vCPU's physical timer, which it hasn't.
-fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) {
+fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> Outcome {
     const CNTP_TVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 0);
     const CNTP_CTL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 1);
     const CNTP_CVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 2);
@@ -123,11 +117,9 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) {
         _ => {
             refuse(core, esr);
             context::inject_undefined();
-            return;
+            return Outcome::Resume;
         }
     };
-    if !write {
-        core.current().set_x(rt, read);
-    }
     context::skip_instruction();
+    if write { Outcome::Resume } else { core.give(rt, read) }
 }
