@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the device tree says about the machine.
 
+mod chosen;
+mod found;
+
 use crate::affinity::{Mpidr, vcpu_mpidr};
-use crate::config;
-use crate::tree::read::{self, Visit};
+use crate::tree::read;
 use crate::tree::{self, TreeError};
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
+use chosen::Chosen;
 use core::fmt;
 use core::ops::Range;
 use dtoolkit::Node;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use dtoolkit::standard::NodeStandard;
+use found::Found;
 
 /// How PSCI is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,119 +233,6 @@ impl Loader {
     }
 }
 
-/// What a walk over the tree has found so far.
-#[derive(Default)]
-struct Found {
-    stdout: Option<String>,
-    used: Vec<Range<u64>>,
-    gic: Option<Result<Gic, PlatformError>>,
-    gicv2: bool,
-    its: Vec<Range<u64>>,
-    conduit: Option<Conduit>,
-    console: Option<u64>,
-    timers: Timers,
-}
-
-const GICV2: [&str; 5] = [
-    "arm,gic-400",
-    "arm,cortex-a15-gic",
-    "arm,cortex-a9-gic",
-    "arm,cortex-a7-gic",
-    "arm,gic-v2",
-];
-
-/// A bus's window is counted as used where it is no larger than this: a
-/// `soc` node's window may be the whole address space.
-const BUS_WINDOW: u64 = 256 << 20;
-
-impl Found {
-    fn walk(root: &DeviceTreeNode) -> Self {
-        let mut found = Self {
-            stdout: stdout_path(root),
-            ..Self::default()
-        };
-        read::walk(root, &mut |visit| found.visit(&visit));
-        found
-    }
-
-    fn visit(&mut self, visit: &Visit<'_>) {
-        self.used.extend(visit.reg.iter().cloned());
-        let pci = read::text(visit.node, "device_type") == Some("pci");
-        let windows = visit
-            .windows
-            .iter()
-            .filter(|w| pci || w.end - w.start <= BUS_WINDOW);
-        self.used.extend(windows.cloned());
-        if !read::is_okay(visit.node) {
-            return;
-        }
-        let is = |name| visit.node.is_compatible(name);
-        if is("arm,gic-v3") && self.gic.is_none() {
-            self.gic = Some(gic(visit));
-        }
-        self.gicv2 |= GICV2.into_iter().any(is);
-        if is("arm,gic-v3-its") {
-            self.its.extend(visit.reg.first().cloned());
-        }
-        if (is("arm,psci-1.0") || is("arm,psci-0.2")) && self.conduit.is_none() {
-            self.conduit = match read::text(visit.node, "method") {
-                Some("smc") => Some(Conduit::Smc),
-                Some("hvc") => Some(Conduit::Hvc),
-                _ => None,
-            };
-        }
-        if is("arm,armv8-timer") {
-            self.timers = timers(visit.node);
-        }
-        if self.stdout.as_deref() == Some(visit.path) && (is("arm,pl011") || is("arm,sbsa-uart")) {
-            self.console = visit.reg.first().map(|reg| reg.start);
-        }
-    }
-}
-
-/// `reg` of a GICv3: the distributor, the redistributor regions, and then
-/// perhaps GICv2's compatible parts.
-fn gic(visit: &Visit<'_>) -> Result<Gic, PlatformError> {
-    let wrong = PlatformError::Property("reg or #redistributor-regions of the GIC");
-    let regions = read::cell(visit.node, "#redistributor-regions").unwrap_or(1) as usize;
-    let (distributor, rest) = visit.reg.split_first().ok_or(wrong)?;
-    let redistributors = rest.get(..regions).filter(|r| !r.is_empty()).ok_or(wrong)?;
-    let stride = match read::bytes(visit.node, "redistributor-stride") {
-        None => None,
-        Some(_) => Some(
-            read::number(visit.node, "redistributor-stride")
-                .filter(|s| *s > 0 && s.is_multiple_of(0x1_0000) && *s <= 1 << 32)
-                .ok_or(PlatformError::Property("redistributor-stride"))?,
-        ),
-    };
-    Ok(Gic {
-        distributor: distributor.clone(),
-        redistributors: redistributors.to_vec(),
-        stride,
-        its: Vec::new(),
-        maintenance: ppi(visit.node, 0),
-    })
-}
-
-/// The INTID of the n-th of a node's interrupts, if it is a PPI.
-fn ppi(node: &DeviceTreeNode, n: usize) -> Option<u32> {
-    let interrupts = read::records(read::bytes(node, "interrupts")?, [1, 1, 1])?;
-    match *interrupts.get(n)? {
-        [1, number @ 0..16, _] => Some(16 + number as u32),
-        _ => None,
-    }
-}
-
-/// In the order of the binding `arm,arch_timer`: secure, physical, virtual,
-/// hypervisor.
-fn timers(node: &DeviceTreeNode) -> Timers {
-    Timers {
-        physical: ppi(node, 1),
-        virtual_: ppi(node, 2),
-        hypervisor: ppi(node, 3),
-    }
-}
-
 fn cores(root: &DeviceTreeNode) -> Result<Vec<Mpidr>, PlatformError> {
     let cpus = root.child("cpus").ok_or(PlatformError::NoCores)?;
     let nodes: Vec<_> = cpus.children().filter(is_core).collect();
@@ -448,96 +339,6 @@ fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
         }
     }
     merged
-}
-
-/// The full path of the node that `/chosen/stdout-path` names, by an alias or
-/// by its path, maybe with options behind a colon.
-fn stdout_path(root: &DeviceTreeNode) -> Option<String> {
-    let chosen = root.child("chosen")?;
-    let path = read::text(chosen, "stdout-path").or(read::text(chosen, "linux,stdout-path"))?;
-    let path = path.split(':').next().unwrap_or(path);
-    if path.starts_with('/') {
-        return Some(path.to_string());
-    }
-    read::text(root.child("aliases")?, path).map(String::from)
-}
-
-/// What the boot loader chose for us.
-#[derive(Default)]
-struct Chosen {
-    kernel: Option<Range<u64>>,
-    initrd: Option<Range<u64>>,
-    /// `/chosen/taichi`.
-    options: Option<String>,
-    /// `/chosen/bootargs`.
-    bootargs: Option<String>,
-    /// The kernel module's own command line.
-    kernel_bootargs: Option<String>,
-}
-
-impl Chosen {
-    fn read(root: &DeviceTreeNode) -> Self {
-        let Some(node) = root.child("chosen") else {
-            return Self::default();
-        };
-        let text = |node, name| read::text(node, name).map(String::from);
-        let initrd = || {
-            let start = read::number(node, "linux,initrd-start")?;
-            let end = read::number(node, "linux,initrd-end")?;
-            (start < end).then_some(start..end)
-        };
-        let mut chosen = Self {
-            initrd: initrd(),
-            options: text(node, "taichi"),
-            bootargs: text(node, "bootargs"),
-            ..Self::default()
-        };
-        for module in node
-            .children()
-            .filter(|node| node.is_compatible("multiboot,module"))
-        {
-            if module.is_compatible("multiboot,kernel") && chosen.kernel.is_none() {
-                chosen.kernel = module_range(module);
-                chosen.kernel_bootargs = text(module, "bootargs");
-            } else if module.is_compatible("multiboot,ramdisk") && chosen.initrd.is_none() {
-                chosen.initrd = module_range(module);
-            }
-        }
-        chosen
-    }
-
-    /// Linux's command line without our options, and our options. The kernel
-    /// module's command line is Linux's; if it has none, the one of `/chosen`
-    /// is for both of us.
-    fn split(&self) -> (String, Option<String>) {
-        let mut options = self.options.clone();
-        let mut linux = String::new();
-        for line in [&self.bootargs, &self.kernel_bootargs]
-            .into_iter()
-            .flatten()
-        {
-            linux.clone_from(line);
-            while let Some((words, cut)) = config::find_in_bootargs(&linux) {
-                options.get_or_insert_with(|| words.to_string());
-                linux.replace_range(cut, "");
-            }
-        }
-        (linux, options)
-    }
-}
-
-/// `reg` of a boot module: address and size have 64 bits each in QEMU's trees,
-/// whatever `/chosen` says about cells.
-fn module_range(module: &DeviceTreeNode) -> Option<Range<u64>> {
-    let reg = read::bytes(module, "reg")?;
-    let cells = match reg.len() {
-        16 => [2, 2],
-        12 => [2, 1],
-        8 => [1, 1],
-        _ => return None,
-    };
-    let [base, size] = *read::records(reg, cells)?.first()?;
-    read::range(base, size).filter(|range| !range.is_empty())
 }
 
 /// For [`tree::edit`]: is this the GIC that [`Platform::discover`] found?

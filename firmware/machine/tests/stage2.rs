@@ -276,6 +276,8 @@ fn regions() -> impl Strategy<Value = Vec<(Range<u64>, Access)>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn the_tables_say_what_the_regions_say(parange in 2u64..6, regions in regions()) {
         // A 48-bit space would take hundreds of tables for its full blocks.
