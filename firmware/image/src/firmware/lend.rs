@@ -242,7 +242,7 @@ pub fn list_registers_full(core: &mut Core) {
 /// They are free again.
 pub fn list_registers_free(m: &Machine, core: &mut Core) {
     gic::own_interrupts_only(false);
-    if m.core[core.id()].hand.take().has(Mail::NATIVE_SGI) {
+    if m.core[core.id()].hand.take_only(Mail::NATIVE_SGI).has(Mail::NATIVE_SGI) {
         native_sgi(m, core);
     }
 }
@@ -292,11 +292,9 @@ pub fn tick(m: &Machine, core: &mut Core) -> Outcome {
                 Lend::Chosen => Outcome::Switch,
                 Lend::Nobody => Outcome::Resume,
                 Lend::Refused(_) => {
-                    let mut sched = m.sched.lock();
-                    if sched.core(id) == CoreState::Waiting {
-                        let kicks = legal(sched.wake(id));
-                        drop(sched);
-                        m.kick_all(kicks);
+                    let waiting = m.sched.lock().core(id) == CoreState::Waiting;
+                    if waiting {
+                        wake(m, core);
                     }
                     Outcome::Resume
                 }
@@ -308,6 +306,14 @@ pub fn tick(m: &Machine, core: &mut Core) -> Outcome {
 fn forced_and_masked(m: &Machine, core: &mut Core) -> bool {
     let state = m.sched.lock().core(core.id());
     matches!(state, CoreState::Lent { why: Why::Forced, .. }) && !core.native().interrupts_enabled()
+}
+
+/// Sets this core's hypervisor timer anew, as every call of the scheduler asks
+/// for; the native context's own timer counts while it is not loaded.
+#[inline]
+pub fn rearm(core: &mut Core, deadline: u64) {
+    let native_timer = if core.vcpu().is_some() { core.native().timer() } else { None };
+    arm(deadline, native_timer);
 }
 
 /// Sets the hypervisor timer: for vCPUs, and for the native context while the
@@ -435,7 +441,7 @@ fn wait(m: &Machine, core: &mut Core) -> Outcome {
                 m.end_own(id, gic::acknowledge());
                 let mail = m.core[id].hand.take();
                 if mail.has(Mail::NATIVE_SGI) {
-                    wake(m, id);
+                    wake(m, core);
                     native_sgi(m, core);
                     break Outcome::Resume;
                 }
@@ -452,7 +458,7 @@ fn wait(m: &Machine, core: &mut Core) -> Outcome {
                 }
             }
             _ => {
-                wake(m, id);
+                wake(m, core);
                 break Outcome::Resume;
             }
         }
@@ -469,8 +475,12 @@ fn wait(m: &Machine, core: &mut Core) -> Outcome {
 }
 
 /// A waiting core turns to its native context.
-fn wake(m: &Machine, id: usize) {
-    let kicks = legal(m.sched.lock().wake(id));
+fn wake(m: &Machine, core: &mut Core) {
+    let mut sched = m.sched.lock();
+    let kicks = legal(sched.wake(core.id()));
+    let deadline = sched.deadline(core.id());
+    drop(sched);
+    rearm(core, deadline);
     m.kick_all(kicks);
 }
 

@@ -59,7 +59,7 @@ fn give(core: &mut Core, value: i64) -> Outcome {
     Outcome::Resume
 }
 
-fn start_vcpu(m: &Machine, core: &Core, vcpu: usize, entry: u64, context: u64) -> i64 {
+fn start_vcpu(m: &Machine, core: &mut Core, vcpu: usize, entry: u64, context: u64) -> i64 {
     let id = core.id();
     // Its last core may still be saving what it was before it went off.
     let Some(mut claim) = Claim::new(vcpu, id) else {
@@ -79,9 +79,7 @@ fn start_vcpu(m: &Machine, core: &Core, vcpu: usize, entry: u64, context: u64) -
     m.publish_ready(&sched);
     let deadline = sched.deadline(id);
     drop(sched);
-    if m.is_cp(id) && core.vcpu().is_none() {
-        timer::set_deadline(deadline);
-    }
+    lend::rearm(core, deadline);
     m.kick_all(kicks);
     SUCCESS
 }
@@ -118,9 +116,13 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
     let denied = smc::cpu_off();
     // Still here: the firmware below refused.
     m.psci.lock().started(CpuId::Core(id));
-    if m.sched.lock().core_on(id).is_err() {
+    let mut sched = m.sched.lock();
+    if sched.core_on(id).is_err() {
         fault::die("a core that could not go off is not off");
     }
+    let deadline = sched.deadline(id);
+    drop(sched);
+    lend::rearm(core, deadline);
     state.store(CoreState::Native as u64, Ordering::Relaxed);
     give(core, denied)
 }

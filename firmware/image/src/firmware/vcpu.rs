@@ -6,6 +6,7 @@
 //! vCPU is, and a vCPU goes idle under the same lock only while no bit is set:
 //! so none is overlooked.
 
+use super::lend;
 use super::machine::{Machine, machine};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use taichi_abi::trace::Event;
@@ -36,7 +37,9 @@ pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
     }
     let kicks = sched.vcpu_interrupt(vcpu, core.id(), now);
     m.publish_ready(&sched);
+    let deadline = sched.deadline(core.id());
     drop(sched);
+    lend::rearm(core, deadline);
     if place == VcpuState::Idle {
         shared::trace(core.id(), now, Event::Ready, Some(vcpu), u64::from(intid));
     }
