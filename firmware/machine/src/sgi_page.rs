@@ -2,11 +2,10 @@
 //! Linux's stores to the SGI_base page of a *real* core's redistributor.
 //!
 //! EL2 shares the core's SGIs and PPIs with Linux: its timer and its
-//! maintenance interrupt are PPIs, its kick is SGI 0, which Linux uses too. The
-//! page is mapped read-only in stage 2; a store faults, is filtered here, and
-//! what is left of it goes to the real register. Loads are Linux's own: they
-//! show what the hardware has, so SGI 0's priority may differ from what Linux
-//! wrote. Linux never looks.
+//! maintenance interrupt are PPIs, its kick is SGI 0, which Linux uses too. A
+//! store to the page faults to EL2 and is filtered here; what is left of it
+//! goes to the real register. Loads show what the hardware has, so SGI 0's
+//! priority may differ from what Linux wrote. Linux never looks.
 
 use crate::trap::AccessSize;
 
