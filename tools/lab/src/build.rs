@@ -137,7 +137,7 @@ pub fn host_cargo() -> Command {
 }
 
 /// Whether the host's own Rust has the library of `target`.
-fn host_has(target: &str) -> bool {
+pub fn host_has(target: &str) -> bool {
     let out = Command::new("rustc")
         .args(["--print", "sysroot"])
         .current_dir(workspace())

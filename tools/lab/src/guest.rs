@@ -182,7 +182,7 @@ fn start(machine: &Machine, session: Session, streams: Streams) -> Result<Outcom
 struct Place {
     cache: Cache,
     directory: tempfile::TempDir,
-    kernel: PathBuf,
+    kernel: Option<PathBuf>,
     firmware: Option<PathBuf>,
     console: PathBuf,
 }
@@ -256,7 +256,7 @@ impl Place {
         devices: &[String],
     ) -> Result<std::process::Command> {
         let files = Files {
-            kernel: &self.kernel,
+            kernel: self.kernel.as_deref(),
             firmware: self.firmware.as_deref(),
             initrd,
         };

@@ -24,6 +24,8 @@ pub enum Kernel {
     Debian612,
     /// Our bare-metal test guest, which is no Linux.
     Probe,
+    /// None at all, to see what the firmware says.
+    None,
     /// A file: an arm64 Image. It gets no modules.
     File(PathBuf),
 }
@@ -36,6 +38,7 @@ impl FromStr for Kernel {
             "6.1" => Self::Debian61,
             "6.12" => Self::Debian612,
             "probe" => Self::Probe,
+            "none" => Self::None,
             path => Self::File(path.into()),
         })
     }
@@ -47,6 +50,7 @@ impl fmt::Display for Kernel {
             Self::Debian61 => f.write_str("6.1"),
             Self::Debian612 => f.write_str("6.12"),
             Self::Probe => f.write_str("probe"),
+            Self::None => f.write_str("none"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -58,16 +62,18 @@ impl Kernel {
         match self {
             Self::Debian61 => Some(Component::Kernel61),
             Self::Debian612 => Some(Component::Kernel612),
-            Self::Probe | Self::File(_) => None,
+            Self::Probe | Self::None | Self::File(_) => None,
         }
     }
 
-    /// The file with the raw Image; installs or builds what is missing.
+    /// The file with the raw Image, if there is to be one; installs or builds
+    /// what is missing.
     ///
     /// # Errors
     /// Where that fails, or there is no such file.
-    pub fn image(&self, cache: &Cache) -> Result<PathBuf> {
+    pub fn image(&self, cache: &Cache) -> Result<Option<PathBuf>> {
         let path = match (self, self.component()) {
+            (Self::None, _) => return Ok(None),
             (_, Some(component)) => {
                 components::ensure(cache, &[component])?;
                 cache.path(component.directory()).join("Image")
@@ -76,7 +82,7 @@ impl Kernel {
             _ => build::probe(cache)?.image,
         };
         ensure!(path.is_file(), "no kernel in {}", path.display());
-        Ok(path)
+        Ok(Some(path))
     }
 
     /// Modules `names` and those they need, each after what it needs; files

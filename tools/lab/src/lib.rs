@@ -15,6 +15,7 @@
 //! - [`machine`]: describes a guest; [`guest`] runs it
 //! - [`build`]: the firmware and what else runs in a guest
 //! - [`components`]: what is installed, into the [`cache`] and nowhere else
+//! - [`check`]: all tests
 //! - [`demo`], [`bench`]: what the lab is for
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod apt;
 pub mod bench;
 pub mod build;
 pub mod cache;
+pub mod check;
 pub mod components;
 pub mod cpio;
 pub mod debs;

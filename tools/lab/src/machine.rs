@@ -154,8 +154,8 @@ impl Default for Machine {
 /// Files that QEMU loads.
 #[derive(Debug)]
 pub struct Files<'a> {
-    /// The kernel's raw Image.
-    pub kernel: &'a Path,
+    /// The kernel's raw Image, if there is one.
+    pub kernel: Option<&'a Path>,
     /// The firmware's flat image; none on a bare machine.
     pub firmware: Option<&'a Path>,
     /// The initramfs, if there is one.
@@ -188,6 +188,10 @@ impl Machine {
         ensure!(
             !self.bare || self.vcpus == 0,
             "--vcpus needs the firmware; leave out --bare"
+        );
+        ensure!(
+            !self.bare || self.kernel != Kernel::None,
+            "neither firmware nor kernel"
         );
         ensure!(self.tick > 0, "--tick 0: at least 1 us");
         ensure!(
@@ -274,16 +278,19 @@ impl Machine {
         } else {
             add("-accel", "tcg,thread=multi".to_owned());
         }
-        match files.firmware {
-            None => add("-kernel", files.kernel.display().to_string()),
-            Some(firmware) => {
+        let loader = |kernel: &Path| {
+            let kernel = kernel.display().to_string().replace(',', ",,");
+            format!("guest-loader,addr={KERNEL_ADDRESS:#x},kernel={kernel}")
+        };
+        match (files.firmware, files.kernel) {
+            (Some(firmware), kernel) => {
                 add("-kernel", firmware.display().to_string());
-                let kernel = files.kernel.display().to_string().replace(',', ",,");
-                add(
-                    "-device",
-                    format!("guest-loader,addr={KERNEL_ADDRESS:#x},kernel={kernel}"),
-                );
+                if let Some(kernel) = kernel {
+                    add("-device", loader(kernel));
+                }
             }
+            (None, Some(kernel)) => add("-kernel", kernel.display().to_string()),
+            (None, None) => {}
         }
         if let Some(initrd) = files.initrd {
             add("-initrd", initrd.display().to_string());

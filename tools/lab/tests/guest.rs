@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The whole product under unmodified kernels, in QEMU. `cargo xtask test` runs
+//! these; alone: `cargo test -p taichi-lab --features guest --test guest`.
+#![cfg(feature = "guest")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use taichi_lab::{Ending, Kernel, Machine, Outcome, Streams, guest};
+
+/// Prints what the kernel thinks is wrong, by level.
+const WARNINGS: &str = "dmesg -r | grep '^<[0-4]>' >&2; true";
+
+/// Words in kernel messages that mean that a CPU stood still for too long or
+/// saw something that can't be.
+const SICK: [&str; 8] = [
+    "BUG",
+    "WARNING",
+    "Oops",
+    "lockup",
+    "stall",
+    "Call trace",
+    "hung task",
+    "Unexpected",
+];
+
+fn machine(kernel: Kernel, cores: u32, vcpus: u32) -> Machine {
+    Machine {
+        kernel,
+        cores,
+        vcpus,
+        timeout: Duration::from_secs(300),
+        ..Machine::default()
+    }
+}
+
+/// Runs a shell script in the guest.
+fn sh(machine: &Machine, script: &str) -> Outcome {
+    let command = ["sh", "-c", script].map(String::from);
+    guest::run(machine, &command, Streams::Captured).unwrap()
+}
+
+/// Kernel messages without what differs from boot to boot: times and numbers.
+fn messages(raw: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(raw);
+    let plain = |line: &str| {
+        let message = line.split_once("] ").map_or(line, |(_, m)| m);
+        let words = message.split(|c: char| c.is_ascii_digit());
+        words
+            .filter(|w| !w.is_empty())
+            .collect::<Vec<_>>()
+            .join("#")
+    };
+    text.lines().map(plain).collect()
+}
+
+fn assert_healthy(outcome: &Outcome) {
+    for line in outcome.console.lines() {
+        let sick = SICK.iter().any(|s| line.contains(s));
+        assert!(!sick, "{line}\n{}", outcome.tail());
+    }
+}
+
+/// Boots with vCPUs and without the firmware: all CPUs are online, and the
+/// kernel says nothing bad that it doesn't say on the bare machine.
+fn boots(kernel: Kernel, cores: u32, vcpus: u32) {
+    let script = format!("cat /sys/devices/system/cpu/online; {WARNINGS}");
+    let ours = sh(&machine(kernel.clone(), cores, vcpus), &script);
+    let all = format!("0-{}\n", cores + vcpus - 1);
+    assert_eq!(ours.text(), all, "{}", ours.tail());
+    let bare = Machine {
+        bare: true,
+        ..machine(kernel, cores, 0)
+    };
+    let bare = sh(&bare, &script);
+    let all = format!("0-{}\n", cores - 1);
+    assert_eq!(bare.text(), all, "{}", bare.tail());
+    let (ours, bare) = (messages(&ours.stderr), messages(&bare.stderr));
+    let new: Vec<_> = ours.difference(&bare).collect();
+    assert!(new.is_empty(), "the bare kernel doesn't print: {new:#?}");
+}
+
+#[test]
+fn boots_2_cores_1_vcpu_linux_6_1() {
+    boots(Kernel::Debian61, 2, 1);
+}
+
+#[test]
+fn boots_2_cores_1_vcpu_linux_6_12() {
+    boots(Kernel::Debian612, 2, 1);
+}
+
+#[test]
+fn boots_4_cores_3_vcpus_linux_6_1() {
+    boots(Kernel::Debian61, 4, 3);
+}
+
+#[test]
+fn boots_4_cores_3_vcpus_linux_6_12() {
+    boots(Kernel::Debian612, 4, 3);
+}
+
+#[test]
+fn boots_12_cores_8_vcpus_linux_6_1() {
+    boots(Kernel::Debian61, 12, 8);
+}
+
+#[test]
+fn boots_12_cores_8_vcpus_linux_6_12() {
+    boots(Kernel::Debian612, 12, 8);
+}
+
+#[test]
+fn boots_with_dp_cores_isolated() {
+    for kernel in [Kernel::Debian61, Kernel::Debian612] {
+        let machine = Machine {
+            dp: "2-3".parse().unwrap(),
+            isolate: true,
+            ..machine(kernel, 4, 3)
+        };
+        let script = "cd /sys/devices/system/cpu; cat online isolated nohz_full";
+        let outcome = sh(&machine, script);
+        assert_eq!(outcome.text(), "0-6\n2-3\n2-3\n", "{}", outcome.tail());
+        assert_healthy(&outcome);
+    }
+}
+
+#[test]
+fn a_vcpu_survives_200_rounds_of_hotplug() {
+    let machine = Machine {
+        dp: "3".parse().unwrap(),
+        ..machine(Kernel::Debian612, 4, 3)
+    };
+    let outcome = sh(&machine, "hotplug --cpu 5 --rounds 200");
+    outcome.success().unwrap();
+    assert_healthy(&outcome);
+}
+
+/// Threads that migrate, map, unmap and compute on all CPUs, checking all.
+fn storm(kernel: Kernel) {
+    let machine = Machine {
+        timeout: Duration::from_secs(600),
+        ..machine(kernel, 4, 3)
+    };
+    let outcome = sh(&machine, "storm --seconds 120");
+    outcome.success().unwrap();
+    assert_healthy(&outcome);
+}
+
+#[test]
+fn storms_for_two_minutes_linux_6_1() {
+    storm(Kernel::Debian61);
+}
+
+#[test]
+fn storms_for_two_minutes_linux_6_12() {
+    storm(Kernel::Debian612);
+}
+
+#[test]
+fn measured_runs_are_identical_to_the_byte() {
+    let machine = Machine {
+        measured: true,
+        dp: "3".parse().unwrap(),
+        isolate: true,
+        ..machine(Kernel::Debian61, 4, 3)
+    };
+    let script = "storm --seconds 0.05; cat /proc/uptime /proc/interrupts";
+    let (first, second) = (sh(&machine, script), sh(&machine, script));
+    first.success().unwrap();
+    assert!(first.text().contains("arch_timer"), "{}", first.text());
+    assert_eq!(first.text(), second.text());
+    assert_eq!(first.stderr, second.stderr);
+    assert_eq!(first.console, second.console);
+}
+
+#[test]
+fn the_probe_finds_nothing_leaked_or_changed() {
+    let machine = Machine {
+        dp: "3".parse().unwrap(),
+        ..machine(Kernel::Probe, 4, 3)
+    };
+    let outcome = guest::boot(&machine).unwrap();
+    let lines = || outcome.console.lines().map(str::trim_end);
+    let failures: Vec<_> = lines().filter(|l| l.starts_with("FAIL ")).collect();
+    assert!(failures.is_empty(), "{failures:#?}\n{}", outcome.tail());
+    let passed = lines().filter(|l| l.starts_with("ok ")).count();
+    assert!(passed > 0, "{}", outcome.tail());
+    let done = format!("done {passed} passed 0 failed");
+    assert!(
+        lines().any(|l| l == done),
+        "no \"{done}\"\n{}",
+        outcome.tail()
+    );
+}
+
+/// A machine or configuration that the firmware can't serve: it says `why`,
+/// and Linux boots on the real cores alone.
+fn boots_without_vcpus(machine: &Machine, why: &str) {
+    let outcome = sh(machine, "cat /sys/devices/system/cpu/online");
+    let said = outcome
+        .console
+        .lines()
+        .any(|l| l.starts_with("taichi: ") && l.contains(why));
+    assert!(said, "no \"{why}\"\n{}", outcome.console);
+    let all = format!("0-{}\n", machine.cores - 1);
+    assert_eq!(outcome.text(), all, "{}", outcome.tail());
+}
+
+#[test]
+fn without_el2_linux_boots_bare() {
+    let machine = Machine {
+        machine_properties: "gic-version=3".to_owned(),
+        ..machine(Kernel::Debian61, 2, 1)
+    };
+    boots_without_vcpus(&machine, "the firmware needs EL2");
+}
+
+#[test]
+fn with_gicv2_linux_boots_bare() {
+    let machine = Machine {
+        machine_properties: "virtualization=on,gic-version=2".to_owned(),
+        ..machine(Kernel::Debian61, 2, 1)
+    };
+    boots_without_vcpus(&machine, "GICv3");
+}
+
+#[test]
+fn with_an_unknown_option_linux_boots_bare() {
+    let machine = Machine {
+        config: "colour=blue".to_owned(),
+        ..machine(Kernel::Debian612, 2, 1)
+    };
+    boots_without_vcpus(&machine, "colour");
+}
+
+#[test]
+fn with_no_cp_core_left_linux_boots_bare() {
+    let machine = Machine {
+        dp: "0-1".parse().unwrap(),
+        ..machine(Kernel::Debian612, 2, 1)
+    };
+    boots_without_vcpus(&machine, "DP");
+}
+
+/// Boots something that can't end by itself; gives the console.
+fn console(kernel: Kernel) -> String {
+    let machine = Machine {
+        timeout: Duration::from_secs(15),
+        ..machine(kernel, 2, 1)
+    };
+    guest::boot(&machine).unwrap().console
+}
+
+#[test]
+fn what_is_no_image_is_refused_with_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kernel");
+    fs::write(&path, vec![0x55; 1 << 20]).unwrap();
+    let console = console(Kernel::File(path));
+    assert!(console.contains("taichi: the kernel: "), "{console}");
+    assert!(console.contains("halted"), "{console}");
+}
+
+#[test]
+fn without_a_kernel_the_firmware_says_so() {
+    let console = console(Kernel::None);
+    assert!(console.contains("taichi: no kernel"), "{console}");
+    assert!(console.contains("halted"), "{console}");
+}
+
+fn bare(kernel: Kernel) -> Machine {
+    Machine {
+        programs: false,
+        bare: true,
+        ..machine(kernel, 1, 0)
+    }
+}
+
+#[test]
+fn a_command_gives_its_output_and_status() {
+    let script = "echo out; echo err >&2; exit 42";
+    let outcome = sh(&bare(Kernel::Debian612), script);
+    assert_eq!(outcome.ending, Ending::Exit(42));
+    assert_eq!(outcome.text(), "out\n");
+    assert_eq!(outcome.stderr, b"err\n");
+}
+
+#[test]
+fn a_guest_that_died_is_told_from_one_that_is_slow() {
+    let died = sh(&bare(Kernel::Debian61), "echo c >/proc/sysrq-trigger");
+    assert_eq!(died.ending, Ending::Died);
+    let panic = "sysrq triggered crash";
+    assert!(died.tail().contains(panic), "{}", died.tail());
+    let slow = Machine {
+        timeout: Duration::from_secs(15),
+        ..bare(Kernel::Debian61)
+    };
+    assert_eq!(sh(&slow, "sleep 1000").ending, Ending::TimedOut);
+}
