@@ -2,10 +2,11 @@
 //! Running a guest: boots QEMU, hands on what the command prints as it comes,
 //! and tells how it ended.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{self, Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -113,8 +114,9 @@ pub enum Streams {
 /// Where the machine is described wrongly, set-up or a build fails, or QEMU
 /// can't be run. A guest that ends badly is no error, but an [`Ending`].
 pub fn run(machine: &Machine, command: &[String], streams: Streams) -> Result<Outcome> {
-    // Input that comes when it likes would make no two runs the same.
-    let input = streams == Streams::Ours && !machine.measured;
+    // Input that comes when it likes would make no two runs the same. A terminal
+    // stays ours, so that ctrl-C ends us; `shell` is for terminals.
+    let input = streams == Streams::Ours && !machine.measured && !io::stdin().is_terminal();
     start(
         machine,
         Session::Command {
@@ -199,7 +201,7 @@ impl Place {
             (Some(path), false) => Some(path.clone()),
             (None, false) => Some(build::firmware(&cache)?.image),
         };
-        let directory = tempfile::Builder::new().prefix("taichi-").tempdir()?;
+        let directory = run_directory()?;
         let console = machine
             .log
             .clone()
@@ -254,7 +256,7 @@ impl Place {
         machine: &Machine,
         initrd: Option<&Path>,
         devices: &[String],
-    ) -> Result<std::process::Command> {
+    ) -> Result<process::Command> {
         let files = Files {
             kernel: self.kernel.as_deref(),
             firmware: self.firmware.as_deref(),
@@ -330,6 +332,30 @@ impl Place {
     }
 }
 
+/// An empty directory for one run, named after our process; those of processes
+/// that were killed are removed.
+fn run_directory() -> Result<tempfile::TempDir> {
+    const PREFIX: &str = "taichi-run-";
+    for entry in fs::read_dir(env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|p| !Path::new("/proc").join(p).exists()) {
+            // Another user's, perhaps; then it isn't ours to remove.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    tempfile::Builder::new()
+        .prefix(&format!("{PREFIX}{}-", process::id()))
+        .tempdir()
+        .context("making a directory for a run")
+}
+
 /// A file that grows, copied on as it does.
 struct Tail {
     path: PathBuf,
@@ -366,7 +392,7 @@ fn terminal_size() -> (u16, u16) {
         if !io::stdin().is_terminal() {
             return None;
         }
-        let out = std::process::Command::new("stty")
+        let out = process::Command::new("stty")
             .arg("size")
             .stdin(Stdio::inherit())
             .output()

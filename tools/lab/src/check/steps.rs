@@ -40,7 +40,7 @@ pub fn source(run: &mut Run) {
             });
         }
     }
-    if has(&cargo(&["deny", "--version"])) {
+    if has(cargo(&["deny", "--version"])) {
         run.step("licences and advisories", |_| {
             Ok(cargo(&["deny", "--log-level=error", "check"]))
         });
@@ -73,9 +73,8 @@ pub fn host(run: &mut Run) {
         command.env("CARGO_TARGET_DIR", build::target_directory().join("loom"));
         Ok(command)
     });
-    let mut miri = nightly(&["miri", "--version"]);
-    if has(&miri) {
-        miri = nightly(&["miri", "test", "--package", "taichi-dataplane", "--lib"]);
+    if has(nightly(&["miri", "--version"])) {
+        let mut miri = nightly(&["miri", "test", "--package", "taichi-dataplane", "--lib"]);
         miri.env("MIRIFLAGS", "-Zmiri-disable-isolation");
         miri.env("CARGO_TARGET_DIR", build::target_directory().join("miri"));
         run.tests("Miri", |_| Ok(miri));
@@ -93,7 +92,7 @@ pub fn fuzz(run: &mut Run) {
     if targets.is_empty() {
         return run.skip("fuzzing", "no targets in fuzz/");
     }
-    if !has(&nightly(&["--version"])) {
+    if !has(nightly(&["--version"])) {
         return run.skip(
             "fuzzing",
             "no nightly toolchain; rustup toolchain install nightly",
@@ -154,7 +153,7 @@ fn cargo(args: &[&str]) -> Command {
 /// nextest where it is installed, else cargo's own runner; `profile` is one of
 /// .config/nextest.toml.
 fn runner(args: &[&str], profile: Option<&str>) -> Command {
-    if has(&cargo(&["nextest", "--version"])) {
+    if has(cargo(&["nextest", "--version"])) {
         let mut command = cargo(&["nextest", "run", "--no-fail-fast"]);
         command.args(["--status-level", "slow", "--final-status-level", "fail"]);
         command
@@ -213,16 +212,8 @@ fn nightly(args: &[&str]) -> Command {
 }
 
 /// Whether a command runs and succeeds.
-fn has(command: &Command) -> bool {
-    let mut copy = Command::new(command.get_program());
-    copy.args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => copy.env(name, value),
-            None => copy.env_remove(name),
-        };
-    }
-    copy.current_dir(build::workspace())
+fn has(mut command: Command) -> bool {
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -246,7 +237,7 @@ fn fuzz_targets() -> Vec<String> {
 fn ensure_cargo_fuzz(cache: &Cache) -> Result<()> {
     let mut there = nightly(&["fuzz", "--version"]);
     there.env("PATH", path_with(cache)?);
-    if has(&there) {
+    if has(there) {
         return Ok(());
     }
     let _lock = cache.lock()?;
