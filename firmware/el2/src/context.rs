@@ -381,7 +381,7 @@ pub fn inject_abort() {
     let vbar = read_sysreg!("vbar_el1");
     // From EL0, from EL1 with SP_EL0, from EL1 with SP_EL1.
     let (offset, class) = match pstate & 0b1111 {
-        0b0000 => (0x400, 0x24),
+        0b0000 => (0x400, 0x24u64),
         0b0100 => (0x000, 0x25),
         _ => (0x200, 0x25),
     };

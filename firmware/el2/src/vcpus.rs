@@ -3,6 +3,7 @@
 //! claim, not the scheduler, is what keeps it on one core at a time.
 
 use crate::context::{Context, Controls};
+use crate::timer;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use taichi_abi::MAX_VCPUS;
@@ -26,9 +27,9 @@ static SLOTS: [Slot; MAX_VCPUS] = [const {
     }
 }; MAX_VCPUS];
 
-/// How often a core looks whether another has saved the context that it waits
-/// for. A save takes some hundred instructions.
-const PATIENCE: u32 = 10_000_000;
+/// Seconds that a core waits while another saves a context. That takes some
+/// hundred instructions, but a host that emulates the other core may stop it.
+const PATIENCE: u64 = 10;
 
 /// The right to a vCPU's context. Given back by [`Claim::release`], or on drop.
 pub struct Claim(usize);
@@ -39,19 +40,20 @@ impl Claim {
     #[inline]
     pub fn new(vcpu: usize, core: usize) -> Option<Self> {
         let slot = SLOTS.get(vcpu)?;
-        for _ in 0..PATIENCE {
-            let claimed = slot.owner.compare_exchange_weak(
-                FREE,
-                core as u32,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
-            if claimed.is_ok() {
-                return Some(Self(vcpu));
+        let free = || {
+            let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+            slot.owner.compare_exchange(FREE, core as u32, acquire, relaxed).is_ok()
+        };
+        if !free() {
+            let end = timer::now() + PATIENCE * timer::frequency();
+            while !free() {
+                if timer::now() > end {
+                    return None;
+                }
+                core::hint::spin_loop();
             }
-            core::hint::spin_loop();
         }
-        None
+        Some(Self(vcpu))
     }
 
     /// Which vCPU.

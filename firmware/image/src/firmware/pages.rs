@@ -17,6 +17,9 @@ use taichi_machine::trap::{self, AccessSize, Trap};
 const REDISTRIBUTOR: u64 = 0x2_0000;
 /// Offset of SGI_base.
 const SGI_BASE: u64 = 0x1_0000;
+/// GICR_ISPENDR0 and GICR_ICPENDR0: what is pending is not kept in the frame.
+const ISPENDR0: u32 = 0x1_0200;
+const ICPENDR0: u32 = 0x1_0280;
 
 /// One load or store.
 struct Access {
@@ -113,7 +116,11 @@ fn virtual_redistributor(
     let mut frames = m.frames.lock();
     let frame = &mut frames.redistributors[vcpu];
     let offset = offset as u32;
-    let Some(value) = access.store else { return frame.read(offset, access.size) };
+    let Some(value) = access.store else {
+        let value = frame.read(offset, access.size);
+        let live = matches!(offset, ISPENDR0 | ICPENDR0);
+        return value | if live { u64::from(m.vcpu[vcpu].pending.load(SeqCst)) } else { 0 };
+    };
     let effect = frame.write(offset, access.size, value);
     drop(frames);
     match effect {
