@@ -26,7 +26,7 @@ pub const HOOK: u32 = 9;
 /// In [`Cpu::caught`]: skip the next instruction that aborts.
 pub const EXPECT_ABORT: u64 = u64::MAX;
 /// The longest that anything may take, in microseconds.
-pub const PATIENCE: u64 = 20_000_000;
+pub const PATIENCE: u64 = 60_000_000;
 
 const STACK: usize = 64 << 10;
 
@@ -326,6 +326,11 @@ pub fn core_block(n: usize) -> &'static telemetry::Core {
     block(telemetry::CORE_OFFSET, n)
 }
 
+/// The trace of a real core.
+pub fn ring(n: usize) -> &'static taichi_abi::trace::Ring {
+    block(telemetry::TRACE_OFFSET, n)
+}
+
 /// Counters of a vCPU.
 pub fn vcpu_block(n: usize) -> &'static telemetry::Vcpu {
     block(telemetry::VCPU_OFFSET, n)
@@ -340,12 +345,6 @@ impl Cpu {
     /// The vCPU waits in WFI.
     pub fn vcpu_idle(&self) -> bool {
         self.vcpu_state() == VcpuState::Idle as u64
-    }
-
-    /// The core that the vCPU runs on now.
-    pub fn vcpu_runs_on(&self) -> Option<usize> {
-        let state = vcpu_block(self.number).state.load(Relaxed);
-        (state & 0xff == VcpuState::Running as u64).then_some((state >> 8 & 0xff) as usize)
     }
 
     /// The real core is lent.

@@ -13,6 +13,7 @@ mod psci;
 mod report;
 mod sys;
 mod tests;
+mod trace;
 mod tree;
 mod vectors;
 
@@ -41,6 +42,9 @@ extern "C" fn first_cpu(tree: u64) -> ! {
     sys::unmask();
     let (cores, vcpus) = (cpu::cores().count(), cpu::vcpus().count());
     say!("probe: {cores} cores, {vcpus} vCPUs, args \"{args}\"");
+    if let Some(windows) = cpu::machine().windows {
+        say!("probe: telemetry at {:#x}", windows.telemetry.base);
+    }
     tests::run(args);
     psci::system_off()
 }

@@ -2,11 +2,14 @@
 //! What passed and what failed. Any CPU may fail the test that is running.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::console::{self, say};
 use super::lock::Lock;
-use super::psci;
+use super::{psci, trace};
+
+/// Print the firmware's trace when a test fails.
+pub static TRACE: AtomicBool = AtomicBool::new(false);
 
 static PASSED: AtomicU32 = AtomicU32::new(0);
 static FAILED: AtomicU32 = AtomicU32::new(0);
@@ -75,6 +78,10 @@ pub fn run(name: &str, test: fn()) {
     say!("FAIL {name}: {why} ({} more)", failure.more);
     FAILED.fetch_add(1, Relaxed);
     (failure.used, failure.more) = (0, 0);
+    drop(failure);
+    if TRACE.load(Relaxed) {
+        trace::print();
+    }
 }
 
 /// Prints the last line.

@@ -74,6 +74,8 @@ pub fn run(args: &str) {
     let wanted = args
         .split_ascii_whitespace()
         .find_map(|a| a.strip_prefix("probe="));
+    let traced = args.split_ascii_whitespace().any(|a| a == "trace");
+    report::TRACE.store(traced, Ordering::Relaxed);
     if wanted == Some("bench") {
         report::run("bench", bench::run);
         return report::done();

@@ -38,8 +38,9 @@ fn send_each(target: u64) {
         gic::send(gic::sgi_to(number, target.mpidr));
         let came = sys::wait_for(cpu::PATIENCE, || target.sgi(number) != before);
         let count = target.sgi(number).wrapping_sub(before);
+        let kicks = number == 0 && !target.virt;
         check!(
-            came && count == 1,
+            came && (count == 1 || kicks),
             "SGI {number} from CPU {} to CPU {} came {count} times; {}",
             me.index,
             target.index,
@@ -104,8 +105,10 @@ pub fn sixteen_at_once() {
             await_or_fail("16 SGIs at once", all);
             for number in (0..16).filter(|&n| n != cpu::WAKE) {
                 let count = target.sgi(number) - before[number as usize];
+                // SGI 0 is the firmware's kick as well: a core may get more.
+                let kicks = number == 0 && !target.virt;
                 check!(
-                    count == 1,
+                    count == 1 || kicks && count > 1,
                     "CPU {}: SGI {number} came {count} times",
                     target.index
                 );
@@ -215,8 +218,10 @@ fn in_handler(index: u64) {
         .verify("at a handler's end");
 }
 
-/// Rounds of a ping-pong.
+/// Rounds of a ping-pong in which the first CPU plays, and of one in which it
+/// only waits, spinning: then an emulator on few host CPUs is slow.
 const ROUNDS: u64 = 10_000;
+const FEWER: u64 = 1_000;
 
 static BALL: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
@@ -248,7 +253,9 @@ fn play(a: &'static Cpu, b: &'static Cpu, busy: Option<&'static Cpu>, number: u6
         busy.post(spin_frame, 0);
     }
     BALL.iter().for_each(|ball| ball.store(0, Relaxed));
-    let argument = |side: u64, peer: &Cpu| side << 32 | number << 16 | peer.index as u64;
+    let rounds = if a.index == 0 { ROUNDS } else { FEWER };
+    let argument =
+        |side: u64, peer: &Cpu| side << 63 | rounds << 32 | number << 16 | peer.index as u64;
     b.post(player, argument(1, a));
     if a.index == 0 {
         player(argument(0, b));
@@ -272,9 +279,10 @@ fn spin_frame(round: u64) {
 }
 
 fn player(argument: u64) {
-    let side = (argument >> 32 & 1) as usize;
+    let side = (argument >> 63) as usize;
+    let rounds = argument >> 32 & 0x7fff_ffff;
     let (number, peer) = (argument >> 16 & 15, &cpu::all()[(argument & 0xff) as usize]);
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         if side == 0 {
             BALL[0].store(round, Release);
             gic::send(gic::sgi_to(number, peer.mpidr));

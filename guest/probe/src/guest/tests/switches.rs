@@ -19,6 +19,8 @@ const HITS: u32 = 20;
 const TRIES: u64 = 2_000;
 
 static REASON: AtomicU64 = AtomicU64::new(0);
+/// 1 from a moment before a yield to its end.
+static YIELDING: AtomicU64 = AtomicU64::new(0);
 
 fn doorbell() -> u64 {
     cpu::machine().windows.map_or(0, |w| w.doorbell.base)
@@ -42,9 +44,11 @@ fn spin_frame(round: u64) {
 
 /// Yields once with a frame; stores the reason.
 fn yield_frame(round: u64) {
+    YIELDING.store(1, Release);
     let frame = Frame::new(cpu::this(), round)
         .x(0, doorbell())
         .run(Action::act_load64);
+    YIELDING.store(0, Release);
     REASON.store(frame.got.x[1], Release);
     frame.any(1).verify("yield");
 }
@@ -57,14 +61,53 @@ fn yield_with_timer(round: u64) {
         .with(Register::CntvCval, deadline)
         .with(Register::CntvCtl, 1)
         .run(Action::act_load64);
+    YIELDING.store(0, Release);
     REASON.store(frame.got.x[1], Release);
     exits::fired(frame).any(1).verify("yield");
 }
 
-/// Has the DP core yield until it came back for `reason` often enough.
-/// `trigger` is called once in each yield, when the core is lent.
-fn yield_until(reason: Reason, job: fn(u64), trigger: fn(&Cpu)) {
+/// Runs `f` while all cores but the first and `free` spin natively, so that a
+/// vCPU finds no core but that one.
+fn with_one_free(free: &Cpu, f: impl FnOnce()) {
+    KEEP.store(1, Release);
+    BUSY.store(0, Relaxed);
+    let others = || cpu::cores().skip(1).filter(|c| c.index != free.index);
+    others().for_each(|c| c.post(keep_busy, 0));
+    let wanted = others().count() as u64;
+    await_or_fail("busy cores", || BUSY.load(Acquire) == wanted);
+    f();
+    KEEP.store(0, Release);
+    others().for_each(Cpu::join);
+}
+
+static KEEP: AtomicU64 = AtomicU64::new(0);
+static BUSY: AtomicU64 = AtomicU64::new(0);
+
+fn keep_busy(_: u64) {
+    BUSY.fetch_add(1, Release);
+    while KEEP.load(Acquire) != 0 {
+        core::hint::spin_loop();
+    }
+}
+
+/// What takes a lent core back: does it, and counts what arrives, if anything.
+#[derive(Clone, Copy)]
+struct Trigger {
+    pull: fn(&Cpu),
+    arrived: Option<fn(&Cpu) -> u32>,
+    /// More may arrive than was sent.
+    more: bool,
+}
+
+/// Has the DP core yield until it came back for `reason` often enough. The
+/// trigger is pulled at most once in each yield, when the core is lent; what it
+/// sends must arrive before the next.
+fn yield_until(reason: Reason, job: fn(u64), trigger: Option<Trigger>) {
     let Some(dp) = dp_core() else { return };
+    with_one_free(dp, || yield_rounds(dp, reason, job, trigger));
+}
+
+fn yield_rounds(dp: &Cpu, reason: Reason, job: fn(u64), trigger: Option<Trigger>) {
     let Some(vcpu) = cpu::vcpus().next() else {
         return;
     };
@@ -76,15 +119,7 @@ fn yield_until(reason: Reason, job: fn(u64), trigger: fn(&Cpu)) {
         if !vcpu.busy() {
             vcpu.post(spin_frame, round);
         }
-        dp.post(job, round);
-        let mut triggered = false;
-        await_or_fail("a yield's end", || {
-            if !triggered && dp.is_lent() {
-                trigger(dp);
-                triggered = true;
-            }
-            !dp.busy()
-        });
+        yield_round(dp, round, job, trigger);
         if REASON.load(Acquire) == reason as u64 {
             hits += 1;
         }
@@ -109,6 +144,38 @@ fn yield_until(reason: Reason, job: fn(u64), trigger: fn(&Cpu)) {
     );
 }
 
+fn yield_round(dp: &Cpu, round: u64, job: fn(u64), trigger: Option<Trigger>) {
+    let arrived = trigger.and_then(|t| t.arrived);
+    let before = arrived.map_or(0, |count| count(dp));
+    dp.post(job, round);
+    let mut pulled = false;
+    await_or_fail("a yield's end", || {
+        if let Some(trigger) = trigger
+            && !pulled
+            && YIELDING.load(Acquire) == 1
+            && dp.is_lent()
+        {
+            (trigger.pull)(dp);
+            pulled = true;
+        }
+        !dp.busy()
+    });
+    if let (Some(count), true) = (arrived, pulled) {
+        let came = sys::wait_for(200_000, || count(dp) != before);
+        check!(
+            came,
+            "round {round}: what was sent to a lent core didn't arrive; {}",
+            cpu::Whereabouts
+        );
+        let times = count(dp) - before;
+        let right = times == 1 || trigger.is_some_and(|t| t.more);
+        check!(
+            right,
+            "round {round}: what was sent once came {times} times"
+        );
+    }
+}
+
 /// With every vCPU idle a yield lends nothing.
 pub fn yield_nothing() {
     let Some(dp) = dp_core() else { return };
@@ -129,50 +196,48 @@ pub fn yield_nothing() {
 
 /// Nobody wants the core back: the slice ends.
 pub fn yield_slice() {
-    yield_until(Reason::Slice, yield_frame, |_| {});
+    yield_until(Reason::Slice, yield_frame, None);
 }
 
 /// The native context's own timer takes the core back.
 pub fn yield_timer() {
-    yield_until(Reason::Interrupt, yield_with_timer, |_| {});
+    yield_until(Reason::Interrupt, yield_with_timer, None);
 }
 
 /// A probe does.
 pub fn yield_probe() {
-    yield_until(Reason::Probe, yield_frame, |dp| {
-        let control = cpu::machine().windows.map_or(0, |w| w.control.base);
-        sys::write32(
-            control + taichi_abi::control::PROBE as u64,
-            dp.number as u32,
-        );
-    });
+    let trigger = Trigger {
+        pull: probe,
+        arrived: None,
+        more: false,
+    };
+    yield_until(Reason::Probe, yield_frame, Some(trigger));
 }
 
-/// An SGI does, and is delivered.
+fn probe(dp: &Cpu) {
+    let control = cpu::machine().windows.map_or(0, |w| w.control.base);
+    sys::write32(
+        control + taichi_abi::control::PROBE as u64,
+        dp.number as u32,
+    );
+}
+
+/// An SGI does, and is delivered; of SGI 0, which is the firmware's kick as
+/// well, there may be more.
 pub fn yield_sgi() {
-    let Some(dp) = dp_core() else { return };
-    for number in [0, 5] {
-        SENT.store(0, Relaxed);
-        NUMBER.store(number, Relaxed);
-        let before = dp.sgi(number);
-        yield_until(Reason::Interrupt, yield_frame, |dp| {
-            SENT.fetch_add(1, Relaxed);
-            gic::send(gic::sgi_to(NUMBER.load(Relaxed), dp.mpidr));
-        });
-        let sent = SENT.load(Relaxed) as u32;
-        let came = || dp.sgi(number) - before;
-        // SGI 0 is the firmware's kick as well: more may come, but not fewer.
-        await_or_fail("SGIs to a lent core", || came() >= sent);
-        check!(
-            number == 0 || came() == sent,
-            "{} SGIs {number} for {sent}",
-            came()
-        );
-    }
+    let five = Trigger {
+        pull: |dp| gic::send(gic::sgi_to(5, dp.mpidr)),
+        arrived: Some(|dp| dp.sgi(5)),
+        more: false,
+    };
+    yield_until(Reason::Interrupt, yield_frame, Some(five));
+    let zero = Trigger {
+        pull: |dp| gic::send(gic::sgi_to(0, dp.mpidr)),
+        arrived: Some(|dp| dp.sgi(0)),
+        more: true,
+    };
+    yield_until(Reason::Interrupt, yield_frame, Some(zero));
 }
-
-static SENT: AtomicU64 = AtomicU64::new(0);
-static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The SPI that stands for a device of the DP.
 const SPI: u32 = 60;
@@ -181,15 +246,12 @@ const SPI: u32 = 60;
 pub fn yield_spi() {
     let Some(dp) = dp_core() else { return };
     gic::init_spi(cpu::machine().gicd, SPI, dp.mpidr);
-    SENT.store(0, Relaxed);
-    let before = dp.spis.load(Relaxed);
-    yield_until(Reason::Interrupt, yield_frame, |_| {
-        SENT.fetch_add(1, Relaxed);
-        gic::raise_spi(cpu::machine().gicd, SPI);
-    });
-    let sent = SENT.load(Relaxed) as u32;
-    let came = || dp.spis.load(Relaxed) - before;
-    await_or_fail("SPIs to a lent core", || came() == sent);
+    let device = Trigger {
+        pull: |_| gic::raise_spi(cpu::machine().gicd, SPI),
+        arrived: Some(|dp| dp.spis.load(Relaxed)),
+        more: false,
+    };
+    yield_until(Reason::Interrupt, yield_frame, Some(device));
 }
 
 /// A core in WFI is lent until its timer; first core included.
@@ -200,17 +262,24 @@ pub fn wfi_timer() {
     for core in cpu::cores() {
         let block = cpu::core_block(core.number);
         let before = block.lends.load(Relaxed);
-        hold();
-        vcpu.post(spin_frame, 2);
-        if core.index == 0 {
-            wfi_frames(0)
-        } else {
-            core.run(wfi_frames, 0)
-        }
-        release();
-        vcpu.join();
+        with_one_free(core, || {
+            hold();
+            vcpu.post(spin_frame, 2);
+            if core.index == 0 {
+                wfi_frames(0);
+            } else {
+                core.run(wfi_frames, 0);
+            }
+            release();
+            vcpu.join();
+        });
         let lends = block.lends.load(Relaxed) - before;
-        check!(lends != 0, "core {} was never lent in WFI", core.number);
+        let refusals = block.refusals.load(Relaxed);
+        check!(
+            lends != 0,
+            "core {} was never lent in WFI ({refusals} refusals ever)",
+            core.number
+        );
     }
 }
 
@@ -277,8 +346,10 @@ pub fn rotate() {
     let runs = |v: &Cpu| cpu::vcpu_block(v.number).runs.load(Relaxed);
     let mut before = [0; cpu_max()];
     cpu::vcpus().for_each(|v| before[v.number] = runs(v));
-    cpu::vcpus().for_each(|v| v.post(count_frames, 60));
-    cpu::vcpus().for_each(Cpu::join);
+    with_one_free(&cpu::all()[cpu::cores().count() - 1], || {
+        cpu::vcpus().for_each(|v| v.post(count_frames, 60));
+        cpu::vcpus().for_each(Cpu::join);
+    });
     for vcpu in cpu::vcpus() {
         let more = runs(vcpu) - before[vcpu.number];
         check!(
