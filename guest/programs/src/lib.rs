@@ -9,9 +9,15 @@
 //! # Core time
 //! In the lab's measured mode virtual time advances by 1 ns for each
 //! instruction of *any* core, so that with N busy cores 1,000 instructions of
-//! each take N µs. A program that is told `--scale N` multiplies its time
-//! constants by N and divides the times it reports by N; [`time::CoreTime`]
-//! does both. With `--scale 1` times are those of the clock.
+//! each take N us. Core time is what a DP core's own instructions take: 1 ns
+//! each. A program that is told `--scale N` multiplies its time constants by N
+//! and divides the times it reports by N; [`time::CoreTime`] does both. With
+//! `--scale 1` times are those of the clock.
+//!
+//! N is not exactly the number of cores: QEMU ends a core's turn early where it
+//! invalidates other cores' TLBs or waits for a lock by WFE, and the others go
+//! on sooner. So forwarders time the instructions that they spend on packets,
+//! and `smartnic --calibrate` runs once to learn N and once more to measure.
 #![warn(missing_docs)]
 
 pub mod arrivals;

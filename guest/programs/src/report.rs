@@ -17,8 +17,10 @@ use crate::time::CoreTime;
 pub struct SmartNic {
     /// Ticks of the system counter in a second.
     pub hz: u64,
-    /// Cores that share virtual time.
-    pub scale: u64,
+    /// Nanoseconds of the clock that all programs took for one of core time.
+    pub scale: f64,
+    /// What it was in truth, on the DP cores' average while it was measured.
+    pub measured_scale: f64,
     /// Whether the firmware was below.
     pub firmware: bool,
     /// The packets' side.
@@ -37,6 +39,17 @@ impl SmartNic {
             scale: self.scale,
         }
     }
+}
+
+/// Nanoseconds of the clock for an instruction of a DP core, by what the
+/// forwarders spent on packets. 1 where there were none.
+pub fn measured_scale(hz: u64, forwarders: &[Forwarder]) -> f64 {
+    let ticks: u64 = forwarders.iter().map(|f| f.service_ticks).sum();
+    let instructions: u64 = forwarders.iter().map(|f| f.service_instructions).sum();
+    if instructions == 0 {
+        return 1.0;
+    }
+    ticks as f64 * 1e9 / hz as f64 / instructions as f64
 }
 
 /// What the accelerator did.
@@ -72,6 +85,10 @@ pub struct Forwarder {
     pub total_ticks: u64,
     /// Time without a packet in hand.
     pub idle_ticks: u64,
+    /// Instructions of known number that were spent on packets.
+    pub service_instructions: u64,
+    /// How long these took.
+    pub service_ticks: u64,
     /// Polls that found nothing.
     pub empty_polls: u64,
     /// Times the core was offered to the firmware.
@@ -231,6 +248,8 @@ mod tests {
             latency: Latencies(vec![(10, 7)]),
             total_ticks: 100,
             idle_ticks: 60,
+            service_instructions: 7,
+            service_ticks: 14,
             empty_polls: 5,
             yields: 2,
             reasons: [0, 1, 0, 1, 0, 0],
@@ -246,13 +265,18 @@ mod tests {
             ..CpWork::default()
         };
         let nic = SmartNic {
-            hz: 1,
-            scale: 7,
+            hz: 500_000_000,
+            scale: 7.0,
+            measured_scale: measured_scale(500_000_000, std::slice::from_ref(&forwarder)),
             firmware: true,
             accelerator: Accelerator::default(),
             forwarders: vec![forwarder],
             cp,
         };
+        assert_eq!(
+            nic.measured_scale, 4.0,
+            "2 ticks of 2 ns for an instruction"
+        );
         let text = serde_json::to_string(&nic).unwrap();
         assert_eq!(serde_json::from_str::<SmartNic>(&text).unwrap(), nic);
     }

@@ -34,7 +34,7 @@ Usage: accelerator --rings FILE --cpu N --cores LIST [OPTIONS]
 --burst N       packets in a burst [default: 16]
 --window NS     preprocessing and DMA of a burst [default: 3200]
 --seed N        of the arrivals [default: 1]
---scale N       cores that share virtual time [default: 1]
+--scale N       ns of the clock in one of core time [default: 1]
 --no-probe      never says that work is on its way
 
 All times are core time. Prints a report as JSON when told to stop.
@@ -52,7 +52,7 @@ fn run(mut options: Options) -> Result<()> {
     let burst: u64 = options.value("--burst", 16)?;
     let window_ns: f64 = options.value("--window", 3_200.0)?;
     let seed: u64 = options.value("--seed", 1)?;
-    let time = CoreTime::new(options.value("--scale", 1)?);
+    let time = CoreTime::new(options.value("--scale", 1.0)?)?;
     let probes = !options.flag("--no-probe");
     options.finish()?;
 
@@ -76,7 +76,7 @@ fn run(mut options: Options) -> Result<()> {
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let gap = gap_ns * time.scale as f64 * time.hz as f64 / 1e9;
+    let gap = gap_ns * time.scale * time.hz as f64 / 1e9;
     let mut model = Model {
         targets,
         firmware: if probes { Firmware::open()? } else { None },

@@ -23,12 +23,12 @@ The control plane: concurrent tasks with a fixed amount of work.
 Usage: cpwork [OPTIONS]
 
 --tasks N       concurrent processes [default: 32]
---rounds N      rounds of work of each [default: 16]
---compute N     instructions of computing in a round [default: 200000]
+--rounds N      rounds of work of each [default: 4]
+--compute N     instructions of computing in a round [default: 4000000]
 --spawns N      every so many rounds start a program; 0: never [default: 4]
 --cpus LIST     run on these [default: as started]
 --dir DIR       for the tasks' files [default: /tmp]
---scale N       cores that share virtual time [default: 1]
+--scale N       ns of the clock in one of core time [default: 1]
 
 A round computes, writes and reads back a file, passes messages through a pipe,
 maps and unmaps memory; every so often it starts a program and waits for it.
@@ -46,13 +46,13 @@ fn run(mut options: Options) -> Result<()> {
     let task: Option<usize> = options.optional("--task")?;
     let tasks: usize = options.value("--tasks", 32)?;
     let work = Work {
-        rounds: options.value("--rounds", 16)?,
-        compute: options.value("--compute", 200_000)?,
+        rounds: options.value("--rounds", 4)?,
+        compute: options.value("--compute", 4_000_000)?,
         spawns: options.value("--spawns", 4)?,
         dir: options.value("--dir", PathBuf::from("/tmp"))?,
     };
     let cpus: Option<Cpus> = options.optional("--cpus")?;
-    let time = CoreTime::new(options.value("--scale", 1)?);
+    let time = CoreTime::new(options.value("--scale", 1.0)?)?;
     options.finish()?;
     if let Some(cpus) = cpus {
         cpus.pin()?;
@@ -94,7 +94,7 @@ impl Work {
         for (cpu, rounds) in done.iter().flat_map(|t| &t.rounds_by_cpu) {
             *rounds_by_cpu.entry(*cpu).or_default() += rounds;
         }
-        let monotonic_ns = u64::try_from(monotonic.as_nanos())? / time.scale;
+        let monotonic_ns = (monotonic.as_nanos() as f64 / time.scale) as u64;
         let completion_ns = time.ns(end - start);
         let rounds = self.rounds;
         Ok(CpWork {

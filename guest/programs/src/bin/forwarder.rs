@@ -28,7 +28,7 @@ Usage: forwarder --rings FILE --ring N --cpu N [OPTIONS]
 --cpu N           runs here, alone
 --service N       instructions spent on a packet [default: 1000]
 --threshold N     empty polls before the first yield [default: that of the library]
---scale N         cores that share virtual time [default: 1]
+--scale N         ns of the clock in one of core time [default: 1]
 --no-yield        keeps the core, firmware or not
 
 Prints a report as JSON when the accelerator has stopped.
@@ -39,6 +39,10 @@ const PICTURE_FROM_NS: f64 = 20e6;
 const PICTURE_NS: f64 = 2e6;
 const PICTURE_MOMENTS: usize = 1024;
 
+/// Instructions between two readings of the counter, beside the service:
+/// setting up the loop, and the barrier and the load of the second reading.
+const TIMING: u64 = 4;
+
 fn main() -> ExitCode {
     options::main("forwarder", HELP, run)
 }
@@ -48,11 +52,11 @@ fn run(mut options: Options) -> Result<()> {
     let ring: usize = options.required("--ring")?;
     let cpu: usize = options.required("--cpu")?;
     let service: u64 = options.value("--service", 1000)?;
-    let time = CoreTime::new(options.value("--scale", 1)?);
+    let time = CoreTime::new(options.value("--scale", 1.0)?)?;
     let usual = Tuning::default();
     let tuning = Tuning {
         threshold: options.value("--threshold", usual.threshold)?,
-        early_ns: usual.early_ns * time.scale,
+        early_ns: (usual.early_ns as f64 * time.scale) as u64,
         ..usual
     };
     let keep = options.flag("--no-yield");
@@ -74,6 +78,7 @@ fn run(mut options: Options) -> Result<()> {
         service,
         next: 0,
         disorder: 0,
+        service_ticks: 0,
         latency: report::histogram(),
         idle_ticks: 0,
         empty_polls: 0,
@@ -100,6 +105,8 @@ fn run(mut options: Options) -> Result<()> {
         latency: Latencies::of(&poller.latency),
         total_ticks,
         idle_ticks: poller.idle_ticks,
+        service_instructions: poller.next * (service + TIMING),
+        service_ticks: poller.service_ticks,
         empty_polls: poller.empty_polls,
         yields: stats.yields,
         reasons: stats.reasons,
@@ -118,6 +125,7 @@ struct Poller<'a> {
     /// The sequence number that must come next.
     next: u64,
     disorder: u64,
+    service_ticks: u64,
     latency: Histogram<u64>,
     idle_ticks: u64,
     empty_polls: u64,
@@ -157,8 +165,10 @@ impl Poller<'_> {
     fn work(&mut self, first: Descriptor) -> u64 {
         let mut packet = first;
         loop {
+            let before = ticks();
             spin(self.service);
             let done = ticks();
+            self.service_ticks += done - before;
             self.disorder += u64::from(packet.sequence != self.next);
             self.next = packet.sequence + 1;
             self.latency

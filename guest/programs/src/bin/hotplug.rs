@@ -47,7 +47,7 @@ fn run(mut options: Options) -> Result<()> {
         "CPU {cpu} is offline now; online are {all}"
     );
 
-    let time = CoreTime::new(1);
+    let time = CoreTime::clock();
     let mut report = Hotplug {
         cpu,
         ..Hotplug::default()

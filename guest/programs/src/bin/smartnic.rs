@@ -2,7 +2,8 @@
 //! The whole modelled SmartNIC: starts the accelerator, a forwarder on each DP
 //! core, and the control plane; prints what all of them have seen.
 
-use std::path::{Path, PathBuf};
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use taichi_dataplane::Telemetry;
 use taichi_guest::cpus::Cpus;
 use taichi_guest::options::{self, Options};
-use taichi_guest::report::{Accelerator, CpWork, Forwarder, SmartNic};
+use taichi_guest::report::{Accelerator, CpWork, Forwarder, SmartNic, measured_scale};
 use taichi_guest::rings::{Phase, Rings};
 use taichi_guest::time::CoreTime;
 
@@ -32,7 +33,9 @@ Usage: smartnic --dp LIST --accelerator N --cp LIST [OPTIONS]
 --no-probe        the accelerator never says that work is on its way
 --no-yield        DP cores are never lent
 --tasks, --rounds, --compute, --spawns N, --dir DIR   as for `cpwork`
---scale N         cores that share virtual time [default: 1]
+--scale N         ns of the clock in one of core time [default: 1]
+--calibrate       runs twice: the second time with the scale that the first
+                  one has measured on the DP cores
 --rings FILE      shared memory [default: /tmp/taichi-rings]
 
 The programs accelerator, forwarder and cpwork are started from the directory
@@ -48,14 +51,20 @@ fn main() -> ExitCode {
 }
 
 fn run(mut options: Options) -> Result<()> {
-    let dp: Cpus = options.required("--dp")?;
-    let accelerator: usize = options.required("--accelerator")?;
-    let cp: Cpus = options.required("--cp")?;
+    let mut nic = Nic {
+        dp: options.required("--dp")?,
+        accelerator: options.required("--accelerator")?,
+        cp: options.required("--cp")?,
+        rings: options.value("--rings", "/tmp/taichi-rings".into())?,
+        wire: Vec::new(),
+        plane: Vec::new(),
+        control: Vec::new(),
+    };
     let load: f64 = options.value("--load", 0.3)?;
     let service: u64 = options.value("--service", 1000)?;
     let burst: u64 = options.value("--burst", 16)?;
-    let time = CoreTime::new(options.value("--scale", 1)?);
-    let path: PathBuf = options.value("--rings", "/tmp/taichi-rings".into())?;
+    let scale: f64 = options.value("--scale", 1.0)?;
+    let calibrate = options.flag("--calibrate");
     ensure!(
         load > 0.0 && load < 1.0,
         "--load {load}: a share between 0 and 1"
@@ -64,126 +73,111 @@ fn run(mut options: Options) -> Result<()> {
         service > 0 && burst > 0,
         "--service and --burst: at least 1"
     );
-
-    let programs = Programs::beside_this_one(time)?;
-    let mut wire = programs.command("accelerator", &path);
-    wire.args([
-        "--cpu",
-        &accelerator.to_string(),
-        "--cores",
-        &dp.to_string(),
-    ])
-    .args(["--burst", &burst.to_string()])
-    .args(["--gap", &((burst * service) as f64 / load).to_string()]);
-    pass(
-        &mut options,
-        &mut wire,
-        &["--window", "--seed"],
-        &["--no-probe"],
-    )?;
-
-    let mut plane = programs.command("forwarder", &path);
-    plane.args(["--service", &service.to_string()]);
-    pass(&mut options, &mut plane, &["--threshold"], &["--no-yield"])?;
-    let plane: Vec<_> = plane.get_args().map(ToOwned::to_owned).collect();
-
-    let mut control = programs.bare("cpwork");
-    control.args(["--cpus", &cp.to_string()]);
-    pass(
-        &mut options,
-        &mut control,
-        &["--tasks", "--rounds", "--compute", "--spawns", "--dir"],
-        &[],
-    )?;
+    let gap = (burst * service) as f64 / load;
+    nic.wire = words(&[("--burst", &burst), ("--gap", &gap)]);
+    pass(&mut options, &mut nic.wire, &["--window", "--seed"])?;
+    if options.flag("--no-probe") {
+        nic.wire.push("--no-probe".into());
+    }
+    nic.plane = words(&[("--service", &service)]);
+    pass(&mut options, &mut nic.plane, &["--threshold"])?;
+    if options.flag("--no-yield") {
+        nic.plane.push("--no-yield".into());
+    }
+    let names = ["--tasks", "--rounds", "--compute", "--spawns", "--dir"];
+    pass(&mut options, &mut nic.control, &names)?;
     options.finish()?;
 
-    cp.pin()?;
-    let rings = Rings::create(&path, dp.len(), SLOTS)?;
-    let mut crew = Crew(vec![start(&mut wire)?]);
-    for (n, cpu) in dp.as_slice().iter().enumerate() {
-        let mut command = Command::new(programs.path("forwarder"));
-        command
-            .args(&plane)
-            .args(["--ring", &n.to_string(), "--cpu", &cpu.to_string()]);
-        crew.0.push(start(&mut command)?);
+    nic.cp.pin()?;
+    let mut time = CoreTime::new(scale)?;
+    if calibrate {
+        time = CoreTime::new(nic.run(time)?.measured_scale)?;
     }
-    crew.wait_until_ready(&rings)?;
-    rings.set_phase(Phase::Run);
-    let cp = start(&mut control).and_then(finish::<CpWork>);
-    rings.set_phase(Phase::Stop);
-
-    let accelerator = finish::<Accelerator>(crew.0.remove(0))?;
-    let forwarders = crew
-        .0
-        .drain(..)
-        .map(finish::<Forwarder>)
-        .collect::<Result<Vec<_>>>()?;
-    std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-    let firmware = Telemetry::open()?.is_some();
-    let (hz, scale) = (time.hz, time.scale);
-    let nic = SmartNic {
-        hz,
-        scale,
-        firmware,
-        accelerator,
-        forwarders,
-        cp: cp?,
-    };
-    println!("{}", serde_json::to_string(&nic)?);
+    println!("{}", serde_json::to_string(&nic.run(time)?)?);
     Ok(())
+}
+
+/// Everything but the time.
+struct Nic {
+    dp: Cpus,
+    accelerator: usize,
+    cp: Cpus,
+    rings: PathBuf,
+    /// Options of the accelerator, of the forwarders, and of the control plane.
+    wire: Vec<String>,
+    plane: Vec<String>,
+    control: Vec<String>,
+}
+
+impl Nic {
+    /// Runs everything once.
+    fn run(&self, time: CoreTime) -> Result<SmartNic> {
+        let rings = Rings::create(&self.rings, self.dp.len(), SLOTS)?;
+        let path = self.rings.display();
+        let mut wire = program("accelerator", time)?;
+        wire.args(&self.wire).args(words(&[
+            ("--rings", &path),
+            ("--cpu", &self.accelerator),
+            ("--cores", &self.dp),
+        ]));
+        let mut crew = Crew(vec![start(&mut wire)?]);
+        for (n, cpu) in self.dp.as_slice().iter().enumerate() {
+            let mut plane = program("forwarder", time)?;
+            plane.args(&self.plane).args(words(&[
+                ("--rings", &path),
+                ("--ring", &n),
+                ("--cpu", cpu),
+            ]));
+            crew.0.push(start(&mut plane)?);
+        }
+        crew.wait_until_ready(&rings)?;
+        rings.set_phase(Phase::Run);
+        let mut control = program("cpwork", time)?;
+        control
+            .args(&self.control)
+            .args(words(&[("--cpus", &self.cp)]));
+        let cp = start(&mut control).and_then(finish::<CpWork>);
+        rings.set_phase(Phase::Stop);
+
+        let accelerator = finish::<Accelerator>(crew.0.remove(0))?;
+        let forwarders = crew.0.drain(..).map(finish::<Forwarder>);
+        let forwarders = forwarders.collect::<Result<Vec<_>>>()?;
+        std::fs::remove_file(&self.rings).with_context(|| path.to_string())?;
+        Ok(SmartNic {
+            hz: time.hz,
+            scale: time.scale,
+            measured_scale: measured_scale(time.hz, &forwarders),
+            firmware: Telemetry::open()?.is_some(),
+            accelerator,
+            forwarders,
+            cp: cp?,
+        })
+    }
+}
+
+/// Options and their values as a command line has them.
+fn words(options: &[(&str, &dyn Display)]) -> Vec<String> {
+    let both = |(name, value): &(&str, &dyn Display)| [(*name).to_owned(), value.to_string()];
+    options.iter().flat_map(both).collect()
 }
 
 /// Hands options on to a program that knows them.
-fn pass(
-    options: &mut Options,
-    command: &mut Command,
-    values: &[&'static str],
-    flags: &[&'static str],
-) -> Result<()> {
-    for name in values {
+fn pass(options: &mut Options, to: &mut Vec<String>, names: &[&'static str]) -> Result<()> {
+    for name in names {
         if let Some(value) = options.optional::<String>(name)? {
-            command.args([name, value.as_str()]);
-        }
-    }
-    for name in flags {
-        if options.flag(name) {
-            command.arg(name);
+            to.extend(words(&[(name, &value)]));
         }
     }
     Ok(())
 }
 
-/// Where the other programs are.
-struct Programs {
-    dir: PathBuf,
-    scale: u64,
-}
-
-impl Programs {
-    fn beside_this_one(time: CoreTime) -> Result<Self> {
-        let mut dir = std::env::current_exe().context("own program")?;
-        dir.pop();
-        Ok(Self {
-            dir,
-            scale: time.scale,
-        })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn bare(&self, name: &str) -> Command {
-        let mut command = Command::new(self.path(name));
-        command.args(["--scale", &self.scale.to_string()]);
-        command
-    }
-
-    fn command(&self, name: &str, rings: &Path) -> Command {
-        let mut command = self.bare(name);
-        command.arg("--rings").arg(rings);
-        command
-    }
+/// One of the other programs.
+fn program(name: &str, time: CoreTime) -> Result<Command> {
+    let mut path = std::env::current_exe().context("own program")?;
+    path.set_file_name(name);
+    let mut command = Command::new(path);
+    command.args(words(&[("--scale", &time.scale)]));
+    Ok(command)
 }
 
 fn start(command: &mut Command) -> Result<Child> {

@@ -223,7 +223,7 @@ impl Thread {
     /// decides, and says so with each number that it sends.
     fn run(mut self, end: Instant) -> Storm {
         let mut report = Storm::default();
-        let time = CoreTime::new(1);
+        let time = CoreTime::clock();
         for round in 0.. {
             let before = ticks();
             let more = match self.round(round, end, &mut report) {
