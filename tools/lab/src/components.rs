@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Once;
 
 use anyhow::{Context, Result, ensure};
 
@@ -148,6 +149,9 @@ impl Component {
     }
 }
 
+/// Users are told once where things go.
+static SAY_WHERE: Once = Once::new();
+
 /// Installs what is missing of `wanted`, printing each step; returns at once
 /// where all is there.
 ///
@@ -163,10 +167,12 @@ pub fn ensure(cache: &Cache, wanted: &[Component]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    progress::step(format!(
-        "installing into {} (nothing else on this machine changes)",
-        cache.path("").display()
-    ));
+    SAY_WHERE.call_once(|| {
+        let place = cache.path("").display().to_string();
+        progress::step(format!(
+            "installing into {place} (nothing else on this machine changes)"
+        ));
+    });
     let apt = Apt::open(cache)?;
     for component in missing {
         cache
