@@ -30,7 +30,13 @@ fuzz_target!(|steps: Vec<Step>| {
                 let targets = SgiTargets::decode(value);
                 assert!(targets.iter().all(|cpu| targets.includes(cpu, vcpus[0])));
             }
-            Trap::DataAbort { write, size, sign_extend, wide, .. } => {
+            Trap::DataAbort {
+                write,
+                size,
+                sign_extend,
+                wide,
+                ..
+            } => {
                 loaded(value, size, sign_extend, wide);
                 if write {
                     frame.write(offset, size, value);
@@ -56,7 +62,10 @@ fuzz_target!(|steps: Vec<Step>| {
                     core => CpuId::Core(core as usize),
                 };
                 psci.call(caller, value as u32, [far, value >> 32, esr]);
-                assert_eq!(psci.state(CpuId::Core(0)), taichi_machine::psci::CpuState::On);
+                assert_eq!(
+                    psci.state(CpuId::Core(0)),
+                    taichi_machine::psci::CpuState::On
+                );
             }
             _ => {}
         }

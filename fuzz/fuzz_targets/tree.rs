@@ -24,15 +24,24 @@ fuzz_target!(|blob: &[u8]| {
     if let Ok(config) = config::parse(platform.options.as_deref().unwrap_or("")) {
         let _ = config.check(platform.cores.len(), 0);
     }
-    let base = platform.free_window(0x40_0000, 0x1_0000, 1 << 40).unwrap_or(0x1000_0000);
+    let base = platform
+        .free_window(0x40_0000, 0x1_0000, 1 << 40)
+        .unwrap_or(0x1000_0000);
     let vcpus = platform.vcpu_names(3);
-    let page = |n: u64| Window { base: base + n * 0x1000, size: 0x1000 };
+    let page = |n: u64| Window {
+        base: base + n * 0x1000,
+        size: 0x1000,
+    };
     let edits = Edits {
         vcpus: &vcpus,
         redistributors: Some(base + 0x10_0000..base + 0x16_0000),
         stride: Some(platform.gic.stride.unwrap_or(0x2_0000)),
         firmware: base + 0x20_0000..base + 0x40_0000,
-        windows: Some(Windows { doorbell: page(0), control: page(1), telemetry: page(2) }),
+        windows: Some(Windows {
+            doorbell: page(0),
+            control: page(1),
+            telemetry: page(2),
+        }),
     };
     if let Ok(edited) = edit(blob, &edits) {
         open(&edited).expect("an edited tree is well-formed");
