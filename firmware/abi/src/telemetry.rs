@@ -98,6 +98,31 @@ pub struct Core {
     pub waiting_ticks: AtomicU64,
 }
 
+impl Core {
+    /// All zero.
+    pub const fn new() -> Self {
+        const ZERO: AtomicU64 = AtomicU64::new(0);
+        Self {
+            state: ZERO,
+            mpidr: ZERO,
+            lends: ZERO,
+            lent_ticks: ZERO,
+            yields: ZERO,
+            yields_empty: ZERO,
+            reclaims_slice: ZERO,
+            reclaims_interrupt: ZERO,
+            reclaims_probe: ZERO,
+            refusals: ZERO,
+            probes_late: ZERO,
+            forced: ZERO,
+            traps: ZERO,
+            interrupts: ZERO,
+            sgis: ZERO,
+            waiting_ticks: ZERO,
+        }
+    }
+}
+
 /// What a vCPU does, as [`Vcpu::state`] tells it in its low 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

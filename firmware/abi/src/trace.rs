@@ -28,6 +28,23 @@ pub struct Ring {
     pub head: AtomicU64,
 }
 
+impl Ring {
+    /// No records.
+    pub const fn new() -> Self {
+        Self {
+            records: [const { Record { ticks: AtomicU64::new(0), word: AtomicU64::new(0) } };
+                RECORDS],
+            head: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -13,10 +13,8 @@ use core::arch::{asm, global_asm};
 /// The registers of one CPU.
 #[repr(C, align(64))]
 pub struct Context {
-    /// x0 to x30.
-    pub x: [u64; 31],
-    pc: u64,
-    pstate: u64,
+    /// x0 to x30; the last is XZR and stays 0.
+    x: [u64; 32],
     system: System,
     float: Float,
     /// The virtual CPU interface.
@@ -27,36 +25,71 @@ pub struct Context {
     vmpidr: u64,
 }
 
-/// EL1 and EL0 system registers, and the virtual timer.
+/// System registers, in the order of [`plain_pairs`] and what follows it.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct System {
-    sp_el0: u64,
-    sp_el1: u64,
-    elr_el1: u64,
-    spsr_el1: u64,
+    elr_el2: u64,
+    spsr_el2: u64,
+    /// From SP_EL0 to CNTKCTL_EL1, which nothing here looks at but these:
+    _before_sctlr: [u64; 4],
     sctlr: u64,
-    cpacr: u64,
-    ttbr0: u64,
-    ttbr1: u64,
-    tcr: u64,
-    mair: u64,
-    amair: u64,
-    vbar: u64,
-    esr: u64,
-    far: u64,
-    afsr0: u64,
-    afsr1: u64,
-    par: u64,
-    contextidr: u64,
-    tpidr_el0: u64,
-    tpidrro_el0: u64,
-    tpidr_el1: u64,
-    cntkctl: u64,
-    csselr: u64,
-    mdscr: u64,
+    _after_sctlr: [u64; 15],
     cntv_cval: u64,
     cntv_ctl: u64,
+    mdscr: u64,
+    tcr: u64,
+    ttbr0: u64,
+    ttbr1: u64,
+}
+
+impl System {
+    const RESET: Self = Self {
+        elr_el2: 0,
+        spsr_el2: PSTATE_ENTRY,
+        _before_sctlr: [0; 4],
+        sctlr: SCTLR_RESET,
+        _after_sctlr: [0; 15],
+        cntv_cval: 0,
+        cntv_ctl: 0,
+        mdscr: 0,
+        tcr: 0,
+        ttbr0: 0,
+        ttbr1: 0,
+    };
+}
+
+/// The registers that are saved and loaded without a look at them, two at a
+/// time, with their byte offsets in [`System`]. One list serves both ways.
+macro_rules! plain_pairs {
+    ($each:ident) => {
+        concat!(
+            $each!("elr_el2", "spsr_el2", 0),
+            $each!("sp_el0", "sp_el1", 16),
+            $each!("elr_el1", "spsr_el1", 32),
+            $each!("sctlr_el1", "cpacr_el1", 48),
+            $each!("mair_el1", "amair_el1", 64),
+            $each!("vbar_el1", "contextidr_el1", 80),
+            $each!("esr_el1", "far_el1", 96),
+            $each!("afsr0_el1", "afsr1_el1", 112),
+            $each!("par_el1", "csselr_el1", 128),
+            $each!("tpidr_el0", "tpidrro_el0", 144),
+            $each!("tpidr_el1", "cntkctl_el1", 160),
+            $each!("cntv_cval_el0", "cntv_ctl_el0", 176),
+        )
+    };
+}
+
+macro_rules! save_pair {
+    ($a:literal, $b:literal, $at:literal) => {
+        concat!("mrs {a}, ", $a, "\nmrs {b}, ", $b, "\nstp {a}, {b}, [{s}, #", $at, "]\n")
+    };
+}
+
+macro_rules! load_pair {
+    ($a:literal, $b:literal, $at:literal) => {
+        concat!("ldp {a}, {b}, [{s}, #", $at, "]\nmsr ", $a, ", {a}\nmsr ", $b, ", {b}\n")
+    };
 }
 
 /// v0 to v31, FPSR and FPCR.
@@ -131,37 +164,8 @@ impl Context {
     /// A CPU with this MPIDR that has not started.
     pub const fn new(controls: Controls) -> Self {
         Self {
-            x: [0; 31],
-            pc: 0,
-            pstate: PSTATE_ENTRY,
-            system: System {
-                sp_el0: 0,
-                sp_el1: 0,
-                elr_el1: 0,
-                spsr_el1: 0,
-                sctlr: SCTLR_RESET,
-                cpacr: 0,
-                ttbr0: 0,
-                ttbr1: 0,
-                tcr: 0,
-                mair: 0,
-                amair: 0,
-                vbar: 0,
-                esr: 0,
-                far: 0,
-                afsr0: 0,
-                afsr1: 0,
-                par: 0,
-                contextidr: 0,
-                tpidr_el0: 0,
-                tpidrro_el0: 0,
-                tpidr_el1: 0,
-                cntkctl: 0,
-                csselr: 0,
-                mdscr: 0,
-                cntv_cval: 0,
-                cntv_ctl: 0,
-            },
+            x: [0; 32],
+            system: System::RESET,
             float: Float { fpsr: 0, fpcr: 0, v: [[0; 2]; 32] },
             gic: GicState { vmcr: VMCR_RESET, ap1r0: 0, lists: ListRegisters::new() },
             controls,
@@ -174,7 +178,7 @@ impl Context {
     pub fn reset(&mut self, controls: Controls, mpidr: u64, entry: u64, x0: u64) {
         *self = Self::new(controls);
         self.x[0] = x0;
-        self.pc = entry;
+        self.system.elr_el2 = entry;
         // Bit 31 of MPIDR is RES1.
         self.vmpidr = mpidr | 1 << 31;
     }
@@ -183,15 +187,23 @@ impl Context {
     /// [`crate::percore::Core::give`].
     #[inline]
     pub fn set_x(&mut self, register: u8, value: u64) {
-        if let Some(x) = self.x.get_mut(usize::from(register)) {
-            *x = value;
+        if register < 31 {
+            self.x[usize::from(register)] = value;
         }
     }
 
     /// Reads a general register; register 31 is XZR.
     #[inline]
     pub fn get_x(&self, register: u8) -> u64 {
-        self.x.get(usize::from(register)).copied().unwrap_or(0)
+        self.x[usize::from(register & 31)]
+    }
+
+    /// x0 to x17, as SMCCC passes arguments and results. Writing them is safe
+    /// in a loaded context too: every way back reloads them.
+    #[inline]
+    pub fn arguments(&mut self) -> &mut [u64; 18] {
+        let [arguments @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _] = &mut self.x;
+        arguments
     }
 
     /// When its virtual timer fires, in ticks; `None` while it is off or
@@ -213,7 +225,7 @@ impl Context {
     /// loaded.
     #[inline]
     pub fn interrupts_enabled(&self) -> bool {
-        self.pstate & (1 << 7) == 0
+        self.system.spsr_el2 & (1 << 7) == 0
     }
 
     /// Whether, once it is loaded, EL2 is told that list registers are free.
@@ -233,35 +245,17 @@ impl Context {
     /// Saves what the core holds, but for the general registers.
     #[inline(always)]
     pub(crate) fn save(&mut self) {
-        self.pc = read_sysreg!("elr_el2");
-        self.pstate = read_sysreg!("spsr_el2");
         let s = &mut self.system;
-        s.sp_el0 = read_sysreg!("sp_el0");
-        s.sp_el1 = read_sysreg!("sp_el1");
-        s.elr_el1 = read_sysreg!("elr_el1");
-        s.spsr_el1 = read_sysreg!("spsr_el1");
-        s.sctlr = read_sysreg!("sctlr_el1");
-        s.cpacr = read_sysreg!("cpacr_el1");
-        s.ttbr0 = read_sysreg!("ttbr0_el1");
-        s.ttbr1 = read_sysreg!("ttbr1_el1");
-        s.tcr = read_sysreg!("tcr_el1");
-        s.mair = read_sysreg!("mair_el1");
-        s.amair = read_sysreg!("amair_el1");
-        s.vbar = read_sysreg!("vbar_el1");
-        s.esr = read_sysreg!("esr_el1");
-        s.far = read_sysreg!("far_el1");
-        s.afsr0 = read_sysreg!("afsr0_el1");
-        s.afsr1 = read_sysreg!("afsr1_el1");
-        s.par = read_sysreg!("par_el1");
-        s.contextidr = read_sysreg!("contextidr_el1");
-        s.tpidr_el0 = read_sysreg!("tpidr_el0");
-        s.tpidrro_el0 = read_sysreg!("tpidrro_el0");
-        s.tpidr_el1 = read_sysreg!("tpidr_el1");
-        s.cntkctl = read_sysreg!("cntkctl_el1");
-        s.csselr = read_sysreg!("csselr_el1");
-        s.mdscr = read_sysreg!("mdscr_el1");
-        s.cntv_cval = read_sysreg!("cntv_cval_el0");
-        s.cntv_ctl = read_sysreg!("cntv_ctl_el0");
+        // SAFETY: reads registers into `System`, whose layout is asserted
+        // below.
+        unsafe {
+            asm!(
+                plain_pairs!(save_pair),
+                save_pair!("mdscr_el1", "tcr_el1", 192),
+                save_pair!("ttbr0_el1", "ttbr1_el1", 208),
+                s = in(reg) s, a = out(reg) _, b = out(reg) _, options(nostack, preserves_flags)
+            );
+        }
         // SAFETY: Float has the layout that the assembly expects.
         unsafe { float_save(&mut self.float) };
         if self.controls.hcr & hcr::IMO != 0 {
@@ -293,42 +287,28 @@ impl Context {
             write_sysreg!("ich_hcr_el2", self.controls.ich_hcr);
             write_sysreg!("cnthctl_el2", self.controls.cnthctl);
             write_sysreg!("vmpidr_el2", self.vmpidr);
-            write_sysreg!("elr_el2", self.pc);
-            write_sysreg!("spsr_el2", self.pstate);
-            write_sysreg!("sp_el0", s.sp_el0);
-            write_sysreg!("sp_el1", s.sp_el1);
-            write_sysreg!("elr_el1", s.elr_el1);
-            write_sysreg!("spsr_el1", s.spsr_el1);
-            write_sysreg!("sctlr_el1", s.sctlr);
-            write_sysreg!("cpacr_el1", s.cpacr);
-            // Equal writes are skipped: they flush translations in QEMU, and
-            // some cores synchronize on them.
-            if read_sysreg!("tcr_el1") != s.tcr {
-                write_sysreg!("tcr_el1", s.tcr);
-            }
-            if read_sysreg!("ttbr0_el1") != s.ttbr0 {
-                write_sysreg!("ttbr0_el1", s.ttbr0);
-            }
-            if read_sysreg!("ttbr1_el1") != s.ttbr1 {
-                write_sysreg!("ttbr1_el1", s.ttbr1);
-            }
-            write_sysreg!("mair_el1", s.mair);
-            write_sysreg!("amair_el1", s.amair);
-            write_sysreg!("vbar_el1", s.vbar);
-            write_sysreg!("esr_el1", s.esr);
-            write_sysreg!("far_el1", s.far);
-            write_sysreg!("afsr0_el1", s.afsr0);
-            write_sysreg!("afsr1_el1", s.afsr1);
-            write_sysreg!("par_el1", s.par);
-            write_sysreg!("contextidr_el1", s.contextidr);
-            write_sysreg!("tpidr_el0", s.tpidr_el0);
-            write_sysreg!("tpidrro_el0", s.tpidrro_el0);
-            write_sysreg!("tpidr_el1", s.tpidr_el1);
-            write_sysreg!("cntkctl_el1", s.cntkctl);
-            write_sysreg!("csselr_el1", s.csselr);
-            write_sysreg!("mdscr_el1", s.mdscr);
-            write_sysreg!("cntv_cval_el0", s.cntv_cval);
-            write_sysreg!("cntv_ctl_el0", s.cntv_ctl);
+            // Equal writes of the last three are skipped: they flush
+            // translations in QEMU, and some cores synchronize on them.
+            asm!(
+                plain_pairs!(load_pair),
+                "ldp {a}, {b}, [{s}, #192]",
+                "msr mdscr_el1, {a}",
+                "mrs {a}, tcr_el1",
+                "cmp {a}, {b}",
+                "b.eq 1f",
+                "msr tcr_el1, {b}",
+                "1: ldp {a}, {b}, [{s}, #208]",
+                "mrs {c}, ttbr0_el1",
+                "cmp {a}, {c}",
+                "b.eq 2f",
+                "msr ttbr0_el1, {a}",
+                "2: mrs {c}, ttbr1_el1",
+                "cmp {b}, {c}",
+                "b.eq 3f",
+                "msr ttbr1_el1, {b}",
+                "3:",
+                s = in(reg) s, a = out(reg) _, b = out(reg) _, c = out(reg) _, options(nostack)
+            );
             float_load(&self.float);
             if self.controls.hcr & hcr::IMO != 0 {
                 write_sysreg!("ich_vmcr_el2", self.gic.vmcr);
@@ -466,6 +446,10 @@ global_asm!(
 
 const _: () = {
     assert!(core::mem::offset_of!(Context, x) == 0);
+    assert!(core::mem::offset_of!(System, sctlr) == 48);
+    assert!(core::mem::offset_of!(System, cntv_cval) == 176);
+    assert!(core::mem::offset_of!(System, mdscr) == 192);
+    assert!(core::mem::offset_of!(System, ttbr0) == 208);
     assert!(core::mem::offset_of!(Float, fpsr) == 0);
     assert!(core::mem::offset_of!(Float, fpcr) == 8);
     assert!(core::mem::offset_of!(Float, v) == 16);

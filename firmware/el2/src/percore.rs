@@ -2,9 +2,12 @@
 //! What belongs to one real core while it is in EL2.
 
 use crate::context::{Context, Controls};
+use crate::shared;
 use crate::vcpus::Claim;
 use crate::vectors::Outcome;
 use core::ptr;
+use taichi_abi::telemetry;
+use taichi_abi::trace::{Event, Ring};
 
 /// One real core. Handlers get it by `&mut`: EL2 runs with interrupts masked,
 /// so there is one handler per core at a time.
@@ -17,8 +20,14 @@ pub struct Core {
     /// The vCPU that is loaded, `None` while the native context is.
     vcpu: Option<Claim>,
     id: usize,
+    counters: &'static telemetry::Core,
+    ring: &'static Ring,
     native: Context,
 }
+
+/// What a core counts in before it has its place in the telemetry window.
+static NO_COUNTERS: telemetry::Core = telemetry::Core::new();
+static NO_RING: Ring = Ring::new();
 
 enum Next {
     Native,
@@ -35,6 +44,8 @@ impl Core {
             next: None,
             vcpu: None,
             id,
+            counters: &NO_COUNTERS,
+            ring: &NO_RING,
             native: Context::new(Controls::CP),
         }
     }
@@ -43,6 +54,8 @@ impl Core {
     pub(crate) fn pin(&mut self, id: usize, stack_top: u64) {
         self.id = id;
         self.stack_top = stack_top;
+        self.counters = shared::core(id);
+        self.ring = shared::ring(id);
         self.vcpu = None;
         self.next = None;
         self.current = &raw mut self.native;
@@ -52,6 +65,18 @@ impl Core {
     #[inline]
     pub fn id(&self) -> usize {
         self.id
+    }
+
+    /// Its block in the telemetry window.
+    #[inline]
+    pub fn counters(&self) -> &'static telemetry::Core {
+        self.counters
+    }
+
+    /// Records an event in its trace ring; `now` in ticks.
+    #[inline]
+    pub fn trace(&self, now: u64, event: Event, vcpu: Option<usize>, argument: u64) {
+        shared::record(self.ring, now, event, vcpu, argument);
     }
 
     /// Which vCPU is loaded; `None`: the native context is.

@@ -53,10 +53,9 @@ pub fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
-/// Records an event in this core's ring.
+/// Records an event in a ring, which belongs to the core that calls.
 #[inline]
-pub fn trace(core: usize, now: u64, event: Event, vcpu: Option<usize>, argument: u64) {
-    let ring = ring(core);
+pub(crate) fn record(ring: &Ring, now: u64, event: Event, vcpu: Option<usize>, argument: u64) {
     let head = ring.head.load(Relaxed);
     let record = &ring.records[head as usize % RECORDS];
     let vcpu = vcpu.map_or(0xff, |v| v as u64);

@@ -35,10 +35,7 @@ fn call(x: &mut [u64; 18]) {
 /// Makes the call that the loaded context's x0-x17 hold, and gives it the
 /// answer.
 pub fn forward(context: &mut crate::context::Context) {
-    let mut x = [0; 18];
-    x.copy_from_slice(&context.x[..18]);
-    call(&mut x);
-    context.x[..18].copy_from_slice(&x);
+    call(context.arguments());
 }
 
 /// A PSCI call with up to three arguments; gives x0.

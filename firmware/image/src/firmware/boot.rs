@@ -3,7 +3,7 @@
 //! console, and Linux is started as if the firmware weren't there, wherever
 //! there is a kernel to start.
 
-use super::machine::{self, CoreShared, Frames, Machine, Pages, VcpuShared};
+use super::machine::{self, CoreShared, HOT, Frames, Machine, Pages, VcpuShared};
 use super::{plan, sgi};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -122,6 +122,8 @@ fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut C
     let pages = plan.pages;
     plan.install();
     publish(&platform, &config, &vcpus);
+    HOT.doorbell_hpfar.store(pages.doorbell >> 12 << 4, Relaxed);
+    HOT.core_cluster.store(sgi::cluster_of(&platform.cores), Relaxed);
     machine::set(machine(&platform, &config, &vcpus, redistributors, pages, boot_core));
     let core = el2::prepare_cores(platform.cores.len(), boot_core);
     core.native().reset(controls(boot_core), boot_mpidr.value(), kernel, tree);
@@ -264,10 +266,8 @@ fn machine(
             enabled: AtomicU32::new(0),
             last_core: AtomicU32::new(u32::MAX),
         }),
-        core_cluster: sgi::cluster_of(cores),
         vcpu_cluster: sgi::cluster_of(vcpus),
         sched: SpinMutex::new(Scheduler::new(params, &roles, vcpus.len())),
-        ready: AtomicU32::new(0),
         psci: SpinMutex::new(psci),
         frames: SpinMutex::new(Frames {
             redistributors: virtual_redistributors(vcpus, redistributors[boot_core]),

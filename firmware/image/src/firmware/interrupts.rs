@@ -16,7 +16,7 @@ use taichi_sched::handover::Mail;
 pub fn irq(core: &mut Core) -> Outcome {
     let m = machine();
     let id = core.id();
-    shared::add(&shared::core(id).interrupts, 1);
+    shared::add(&core.counters().interrupts, 1);
     if !m.is_cp(id) {
         // The physical CPU interface is Linux's: acknowledge only what is
         // EL2's own, and leave the rest pending for the native context.

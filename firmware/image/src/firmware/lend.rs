@@ -43,23 +43,20 @@ pub fn idle(core: &mut Core) -> Outcome {
     }
 }
 
-/// The native context loaded from the doorbell into `register`.
-#[inline]
+/// The native context loaded from the doorbell into `register` (and has been
+/// stepped over that), and some vCPU was ready a moment ago.
+#[inline(never)]
 pub fn yielded(core: &mut Core, register: u8) -> Outcome {
     let m = machine();
-    context::skip_instruction();
-    let counters = shared::core(core.id());
-    shared::add(&counters.yields, 1);
-    if m.ready.load(Relaxed) == 0 || core.vcpu().is_some() {
-        shared::add(&counters.yields_empty, 1);
-        return core.give(register, Reason::Nothing as u64);
+    if core.vcpu().is_some() {
+        return core.give(register, Reason::Refused as u64);
     }
     m.core[core.id()].yield_register.store(u32::from(register), Relaxed);
     let reason = match lend(m, core, Why::Yield) {
         Lend::Chosen => return Outcome::Switch,
         Lend::Refused(reason) => reason,
         Lend::Nobody => {
-            shared::add(&counters.yields_empty, 1);
+            shared::add(&core.counters().yields_empty, 1);
             Reason::Nothing
         }
     };
@@ -86,12 +83,12 @@ fn lend(m: &Machine, core: &mut Core, why: Why) -> Lend {
             native_sgi(m, core);
         }
         if why != Why::Forced {
-            return refused(id, mail);
+            return refused(core, mail);
         }
     }
     if why != Why::Forced && (gic::is_pending() || !m.is_cp(id) && gic::is_priority_active()) {
         hand.end_lend();
-        shared::add(&shared::core(id).refusals, 1);
+        shared::add(&core.counters().refusals, 1);
         return Lend::Refused(Reason::Interrupt);
     }
     let now = timer::now();
@@ -106,20 +103,20 @@ fn lend(m: &Machine, core: &mut Core, why: Why) -> Lend {
         return Lend::Nobody;
     };
     arm(deadline, timer::loaded_deadline());
-    let counters = shared::core(id);
+    let counters = core.counters();
     shared::add(&counters.lends, 1);
     if why == Why::Forced {
         shared::add(&counters.forced, 1);
     }
     m.core[id].lent_at.store(now, Relaxed);
-    shared::trace(id, now, Event::Lend, Some(vcpu), why as u64);
+    core.trace(now, Event::Lend, Some(vcpu), why as u64);
     choose(m, core, vcpu, now, waited);
     Lend::Chosen
 }
 
-fn refused(id: usize, mail: Mail) -> Lend {
-    shared::add(&shared::core(id).refusals, 1);
-    shared::trace(id, timer::now(), Event::Refuse, None, u64::from(mail.0));
+fn refused(core: &Core, mail: Mail) -> Lend {
+    shared::add(&core.counters().refusals, 1);
+    core.trace(timer::now(), Event::Refuse, None, u64::from(mail.0));
     let probe = !mail.has(Mail::NATIVE_SGI);
     Lend::Refused(if probe { Reason::Probe } else { Reason::Interrupt })
 }
@@ -132,7 +129,7 @@ fn choose(m: &Machine, core: &mut Core, vcpu: usize, now: u64, waited: u64) {
     if let Some(context) = core.chosen() {
         vcpu::flush_chosen(m, context, vcpu, now);
     }
-    shared::core(id).state.store(Shown::Lent as u64 | (vcpu as u64) << 8, Relaxed);
+    core.counters().state.store(Shown::Lent as u64 | (vcpu as u64) << 8, Relaxed);
     let counters = shared::vcpu(vcpu);
     shared::add(&counters.runs, 1);
     shared::add(&counters.steal_ticks, waited);
@@ -175,7 +172,7 @@ fn back_to_native(
     let this = &m.core[id];
     this.hand.end_lend();
     timer::set_deadline(deadline);
-    let counters = shared::core(id);
+    let counters = core.counters();
     counters.state.store(Shown::Native as u64, Relaxed);
     let lent = now.wrapping_sub(this.lent_at.load(Relaxed));
     shared::add(&counters.lent_ticks, lent);
@@ -188,7 +185,7 @@ fn back_to_native(
         Reason::Slice | Reason::Nothing | Reason::Refused => &counters.reclaims_slice,
     };
     shared::add(counter, 1);
-    shared::trace(id, now, Event::Reclaim, core.vcpu(), reason as u64);
+    core.trace(now, Event::Reclaim, core.vcpu(), reason as u64);
     let register = this.yield_register.load(Relaxed);
     if register != NO_REGISTER {
         core.native().set_x(register as u8, reason as u64);
@@ -326,7 +323,7 @@ fn arm(deadline: u64, native_timer: Option<u64>) {
 fn rotate(m: &Machine, core: &mut Core, next: usize, now: u64) -> Outcome {
     let id = core.id();
     account_vcpu(m, core, now, ShownVcpu::Ready);
-    shared::trace(id, now, Event::Rotate, Some(next), 0);
+    core.trace(now, Event::Rotate, Some(next), 0);
     choose(m, core, next, now, 0);
     Outcome::Switch
 }
@@ -335,7 +332,7 @@ fn rotate(m: &Machine, core: &mut Core, next: usize, now: u64) -> Outcome {
 fn account_vcpu(m: &Machine, core: &mut Core, now: u64, state: ShownVcpu) {
     let id = core.id();
     let lent = now.wrapping_sub(m.core[id].lent_at.swap(now, Relaxed));
-    shared::add(&shared::core(id).lent_ticks, lent);
+    shared::add(&core.counters().lent_ticks, lent);
     if let Some(vcpu) = core.vcpu() {
         shared::add(&shared::vcpu(vcpu).run_ticks, lent);
         shared::vcpu(vcpu).state.store(state as u64, Relaxed);
@@ -362,7 +359,7 @@ pub fn vcpu_idle(core: &mut Core, vcpu: usize) -> Outcome {
     let (next, kicks) = legal(sched.vcpu_idle(id, deadline, now));
     let outcome = leave_vcpu(m, core, &mut sched, next, now, ShownVcpu::Idle);
     drop(sched);
-    shared::trace(id, now, Event::Idle, Some(vcpu), 0);
+    core.trace(now, Event::Idle, Some(vcpu), 0);
     m.kick_all(kicks);
     outcome.finish(m, core, now)
 }
@@ -422,7 +419,7 @@ fn wait(m: &Machine, core: &mut Core) -> Outcome {
     let kicks = legal(sched.wait(id));
     drop(sched);
     m.kick_all(kicks);
-    let counters = shared::core(id);
+    let counters = core.counters();
     counters.state.store(Shown::Waiting as u64, Relaxed);
     let since = timer::now();
     // Physical interrupts must wake EL2, on DP cores too.

@@ -33,15 +33,11 @@ pub struct Machine {
     pub core: [CoreShared; MAX_CORES],
     /// By vCPU.
     pub vcpu: [VcpuShared; MAX_VCPUS],
-    /// Affinity fields above Aff0 of the cores' SGI cluster, as they stand in
-    /// ICC_SGI1R_EL1, when all cores share one; else `u64::MAX`.
-    pub core_cluster: u64,
-    /// The same of the vCPUs.
+    /// Affinity fields above Aff0 of the vCPUs' SGI cluster, as they stand in
+    /// ICC_SGI1R_EL1, when all share one; else `u64::MAX`.
     pub vcpu_cluster: u64,
     /// Policy.
     pub sched: SpinMutex<Scheduler>,
-    /// vCPUs that are ready: what [`Scheduler::ready`] last said.
-    pub ready: AtomicU32,
     /// CPUs that come and go.
     pub psci: SpinMutex<Psci>,
     /// Emulated frames.
@@ -51,6 +47,25 @@ pub struct Machine {
     /// The distributor.
     pub distributor: Frame,
 }
+
+/// What the shortest paths need of the machine, each in a place of its own, so
+/// that reading one is two instructions.
+pub struct Hot {
+    /// The doorbell, as HPFAR_EL2 shows a fault there.
+    pub doorbell_hpfar: AtomicU64,
+    /// Affinity fields above Aff0 of the cores' SGI cluster, as they stand in
+    /// ICC_SGI1R_EL1, when all cores share one; else `u64::MAX`.
+    pub core_cluster: AtomicU64,
+    /// vCPUs that are ready: what [`Scheduler::ready`] last said.
+    pub ready: AtomicU32,
+}
+
+/// See [`Hot`].
+pub static HOT: Hot = Hot {
+    doorbell_hpfar: AtomicU64::new(u64::MAX),
+    core_cluster: AtomicU64::new(u64::MAX),
+    ready: AtomicU32::new(0),
+};
 
 /// What others may touch of a core.
 pub struct CoreShared {
@@ -93,8 +108,8 @@ pub struct Frames {
 /// Page addresses, in bytes.
 #[derive(Clone, Copy)]
 pub struct Pages {
-    /// The doorbell, as HPFAR_EL2 shows a fault there.
-    pub doorbell_hpfar: u64,
+    /// The doorbell.
+    pub doorbell: u64,
     /// The control page.
     pub control: u64,
     /// The first vCPU's redistributor; 128 KiB each.
@@ -156,7 +171,7 @@ impl Machine {
     pub fn publish_ready(&self, sched: &Scheduler) {
         use core::sync::atomic::Ordering::Relaxed;
         let ready = sched.ready() as u32;
-        self.ready.store(ready, Relaxed);
+        HOT.ready.store(ready, Relaxed);
         taichi_el2::shared::header().ready.store(ready, Relaxed);
     }
 }

@@ -61,7 +61,7 @@ pub fn access(core: &mut Core, esr: u64) -> Outcome {
 /// The value loaded (anything for a store), or `None` if nothing is there.
 fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     let address = access.address;
-    if address >> 12 == m.pages.doorbell_hpfar >> 4 {
+    if address & !0xfff == m.pages.doorbell {
         let id = access.address & 0xfff == doorbell::ID as u64;
         return Some(if id { doorbell::MAGIC } else { 0 });
     }

@@ -51,7 +51,7 @@ pub fn plan(platform: &Platform, vcpus: &[Mpidr], real: &[Frame]) -> Result<Plan
     let regime = regime(platform, real, &mut pool)?;
     Ok(Plan {
         pages: Pages {
-            doorbell_hpfar: doorbell >> 12 << 4,
+            doorbell,
             control: windows.control.base,
             redistributors: redistributors.start,
         },

@@ -19,11 +19,11 @@ const ATTEMPTS: u32 = 1_000_000;
 /// The current context executed SMC (and has been stepped over it).
 pub fn call(core: &mut Core) -> Outcome {
     let m = machine();
-    let x = &core.current().x;
+    let x = *core.current().arguments();
     let function = x[0] as u32;
     let arguments = [x[1], x[2], x[3]];
     let caller = core.vcpu().map_or(CpuId::Core(core.id()), CpuId::Vcpu);
-    shared::trace(core.id(), timer::now(), Event::Psci, core.vcpu(), u64::from(function));
+    core.trace(timer::now(), Event::Psci, core.vcpu(), u64::from(function));
     let action = m.psci.lock().call(caller, function, arguments);
     match action {
         Action::Return(value) => give(core, value),
@@ -55,7 +55,7 @@ pub fn call(core: &mut Core) -> Outcome {
 }
 
 fn give(core: &mut Core, value: i64) -> Outcome {
-    core.current().x[0] = value as u64;
+    core.current().set_x(0, value as u64);
     Outcome::Resume
 }
 

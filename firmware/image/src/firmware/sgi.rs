@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Interrupts between CPUs: EL1 writes ICC_SGI1R_EL1, which traps everywhere.
 
-use super::machine::{Machine, machine};
+use super::machine::{HOT, Machine, machine};
 use super::vcpu;
+use core::sync::atomic::Ordering::Relaxed;
 use taichi_el2::percore::Core;
 use taichi_el2::{gic, shared};
 use taichi_machine::affinity::Mpidr;
@@ -15,24 +16,27 @@ const CLUSTER: u64 = 0xff << 48 | 0xf << 44 | 1 << 40 | 0xff << 32 | 0xff << 16;
 /// Sends what the current context asked for.
 #[inline]
 pub fn send(core: &mut Core, sgi1r: u64) {
-    let m = machine();
-    shared::add(&shared::core(core.id()).sgis, 1);
-    if sgi1r & CLUSTER == m.core_cluster {
-        // The common case: real cores of the one cluster there is. Their own
-        // interrupt controllers do the work; see `Handover` about SGI 0.
-        if sgi1r >> 24 & 0xf == 0 {
-            let mut left = sgi1r & 0xffff;
-            while left != 0 {
-                let aff0 = left.trailing_zeros() as u8;
-                if let Some(target) = core_at(m, aff0) {
-                    m.core[target].hand.post(Mail::NATIVE_SGI);
-                }
-                left &= left - 1;
-            }
+    shared::add(&core.counters().sgis, 1);
+    if sgi1r & CLUSTER != HOT.core_cluster.load(Relaxed) {
+        return send_slowly(machine(), core, sgi1r);
+    }
+    // The common case: real cores of the one cluster there is. Their own
+    // interrupt controllers do the work; see `Handover` about SGI 0.
+    if sgi1r >> 24 & 0xf == 0 {
+        post_native(machine(), sgi1r & 0xffff);
+    }
+    gic::send_sgi(sgi1r);
+}
+
+/// Tells cores, by Aff0, that an SGI 0 for their native contexts follows.
+#[inline(never)]
+fn post_native(m: &Machine, mut targets: u64) {
+    while targets != 0 {
+        let aff0 = targets.trailing_zeros() as u8;
+        if let Some(target) = core_at(m, aff0) {
+            m.core[target].hand.post(Mail::NATIVE_SGI);
         }
-        gic::send_sgi(sgi1r);
-    } else {
-        send_slowly(m, core, sgi1r);
+        targets &= targets - 1;
     }
 }
 

@@ -2,8 +2,10 @@
 //! Traps: synchronous exceptions from EL1 and EL0. The most frequent first,
 //! and decoded just as far as they need.
 
-use super::machine::machine;
+use super::machine::HOT;
 use super::{lend, pages, power, sgi};
+use core::sync::atomic::Ordering::Relaxed;
+use taichi_abi::doorbell::{self, Reason};
 use taichi_abi::smccc;
 use taichi_abi::trace::Event;
 use taichi_el2::context;
@@ -17,29 +19,46 @@ use taichi_machine::trap::{self, Trap, ec};
 #[inline]
 pub fn sync(core: &mut Core) -> Outcome {
     let esr = read_sysreg!("esr_el2");
-    shared::add(&shared::core(core.id()).traps, 1);
-    let class = (esr >> 26) as u8 & 0x3f;
-    if class == ec::SYSREG
-        && let Trap::SysReg { op: trap::ICC_SGI1R_EL1, rt, write: true } = Trap::decode(esr)
-    {
-        let value = core.current().get_x(rt);
-        sgi::send(core, value);
-        context::skip_instruction();
-        return Outcome::Resume;
-    }
-    if class == ec::HVC && core.current().x[0] as u32 == smccc::VERSION {
-        core.current().x[0] = u64::from(taichi_abi::VERSION);
-        return Outcome::Resume;
-    }
-    if class == ec::DATA_ABORT
-        && read_sysreg!("hpfar_el2") == machine().pages.doorbell_hpfar
-        && let Trap::DataAbort { write: false, rt, valid: true, s1ptw: false, .. } =
-            Trap::decode(esr)
-        && read_sysreg!("far_el2") & 0xfff == taichi_abi::doorbell::YIELD as u64
-    {
-        return lend::yielded(core, rt);
+    shared::add(&core.counters().traps, 1);
+    match (esr >> 26) as u8 & 0x3f {
+        ec::SYSREG => {
+            if let Trap::SysReg { op: trap::ICC_SGI1R_EL1, rt, write: true } = Trap::decode(esr) {
+                context::skip_instruction();
+                let value = core.current().get_x(rt);
+                sgi::send(core, value);
+                return Outcome::Resume;
+            }
+        }
+        ec::HVC if core.current().get_x(0) as u32 == smccc::VERSION => {
+            core.current().set_x(0, u64::from(taichi_abi::VERSION));
+            return Outcome::Resume;
+        }
+        ec::DATA_ABORT if is_yield(esr) => {
+            let rt = (esr >> 16) as u8 & 31;
+            context::skip_instruction();
+            shared::add(&core.counters().yields, 1);
+            if HOT.ready.load(Relaxed) != 0 {
+                return lend::yielded(core, rt);
+            }
+            shared::add(&core.counters().yields_empty, 1);
+            return core.give(rt, Reason::Nothing as u64);
+        }
+        _ => {}
     }
     rare(core, esr)
+}
+
+/// A load of one register from the yield register: ISV, not S1PTW, not WnR,
+/// and a fault address there.
+#[inline]
+fn is_yield(esr: u64) -> bool {
+    const ISV: u64 = 1 << 24;
+    const S1PTW: u64 = 1 << 7;
+    const WNR: u64 = 1 << 6;
+    const _: () = assert!(doorbell::YIELD == 0);
+    esr & (ISV | S1PTW | WNR) == ISV
+        && read_sysreg!("hpfar_el2") == HOT.doorbell_hpfar.load(Relaxed)
+        && read_sysreg!("far_el2") & 0xfff == 0
 }
 
 #[inline(never)]
@@ -73,12 +92,12 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
 
 /// Records a trap that the firmware has no answer for.
 pub fn refuse(core: &Core, esr: u64) {
-    shared::trace(core.id(), timer::now(), Event::Trap, core.vcpu(), esr);
+    core.trace(timer::now(), Event::Trap, core.vcpu(), esr);
 }
 
 /// Vendor hypervisor calls (SMCCC, Arm DEN 0028, 6.2) by HVC.
 fn hypercall(core: &mut Core) {
-    let x = &mut core.current().x;
+    let x = core.current().arguments();
     if x[0] as u32 == smccc::UID {
         for (x, word) in x.iter_mut().zip(smccc::UID_WORDS) {
             *x = u64::from(word);

@@ -41,7 +41,7 @@ pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
     drop(sched);
     lend::rearm(core, deadline);
     if place == VcpuState::Idle {
-        shared::trace(core.id(), now, Event::Ready, Some(vcpu), u64::from(intid));
+        core.trace(now, Event::Ready, Some(vcpu), u64::from(intid));
     }
     m.kick_all(kicks);
 }
