@@ -178,6 +178,18 @@ pub struct CpWork {
     pub finished_ns: Vec<u64>,
     /// Rounds that ended on each CPU.
     pub rounds_by_cpu: BTreeMap<usize, u64>,
+    /// What computing took on each CPU.
+    pub computing: BTreeMap<usize, Computing>,
+}
+
+/// Instructions of known number, and the CPU time that Linux charged for them:
+/// the speed of a CPU. A vCPU's includes what was stolen from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computing {
+    /// Instructions.
+    pub instructions: u64,
+    /// CPU time, in ns of the clock.
+    pub clock_ns: u64,
 }
 
 /// What one task of the control plane prints.
@@ -187,6 +199,8 @@ pub struct CpTask {
     pub finished_ticks: u64,
     /// Rounds that ended on each CPU.
     pub rounds_by_cpu: BTreeMap<usize, u64>,
+    /// What computing took on each CPU, where a round's stayed on one.
+    pub computing: BTreeMap<usize, Computing>,
 }
 
 /// What `storm` has checked.

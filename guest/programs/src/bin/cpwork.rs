@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use memmap2::MmapMut;
+use rustix::time::{ClockId, clock_gettime};
 use taichi_guest::cpus::{self, Cpus};
 use taichi_guest::options::{self, Options};
-use taichi_guest::report::{CpTask, CpWork};
+use taichi_guest::report::{Computing, CpTask, CpWork};
 use taichi_guest::spin::spin;
 use taichi_guest::time::{CoreTime, ticks};
 
@@ -94,6 +95,12 @@ impl Work {
         for (cpu, rounds) in done.iter().flat_map(|t| &t.rounds_by_cpu) {
             *rounds_by_cpu.entry(*cpu).or_default() += rounds;
         }
+        let mut computing = BTreeMap::<usize, Computing>::new();
+        for (cpu, one) in done.iter().flat_map(|t| &t.computing) {
+            let all = computing.entry(*cpu).or_default();
+            all.instructions += one.instructions;
+            all.clock_ns += one.clock_ns;
+        }
         let monotonic_ns = (monotonic.as_nanos() as f64 / time.scale) as u64;
         let completion_ns = time.ns(end - start);
         let rounds = self.rounds;
@@ -104,6 +111,7 @@ impl Work {
             monotonic_ns,
             finished_ns,
             rounds_by_cpu,
+            computing,
         })
     }
 
@@ -125,8 +133,15 @@ impl Work {
         let mut random = fastrand::Rng::with_seed(number as u64);
         let file = self.dir.join(format!("cpwork-{}", std::process::id()));
         let mut rounds_by_cpu = BTreeMap::new();
+        let mut computing = BTreeMap::<usize, Computing>::new();
         for round in 1..=self.rounds {
+            let (cpu, before) = (cpus::current(), cpu_time());
             spin(self.compute);
+            if cpus::current() == cpu {
+                let sum = computing.entry(cpu).or_default();
+                sum.instructions += self.compute;
+                sum.clock_ns += cpu_time() - before;
+            }
             let mut data = vec![0; 4096];
             random.fill(&mut data);
             use_file(&file, &data)?;
@@ -140,8 +155,15 @@ impl Work {
         Ok(CpTask {
             finished_ticks: ticks(),
             rounds_by_cpu,
+            computing,
         })
     }
+}
+
+/// The CPU time of this thread, in ns of the clock.
+fn cpu_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 /// Waits for a task and reads what it says.
