@@ -101,24 +101,23 @@ pub struct Core {
 impl Core {
     /// All zero.
     pub const fn new() -> Self {
-        const ZERO: AtomicU64 = AtomicU64::new(0);
         Self {
-            state: ZERO,
-            mpidr: ZERO,
-            lends: ZERO,
-            lent_ticks: ZERO,
-            yields: ZERO,
-            yields_empty: ZERO,
-            reclaims_slice: ZERO,
-            reclaims_interrupt: ZERO,
-            reclaims_probe: ZERO,
-            refusals: ZERO,
-            probes_late: ZERO,
-            forced: ZERO,
-            traps: ZERO,
-            interrupts: ZERO,
-            sgis: ZERO,
-            waiting_ticks: ZERO,
+            state: AtomicU64::new(0),
+            mpidr: AtomicU64::new(0),
+            lends: AtomicU64::new(0),
+            lent_ticks: AtomicU64::new(0),
+            yields: AtomicU64::new(0),
+            yields_empty: AtomicU64::new(0),
+            reclaims_slice: AtomicU64::new(0),
+            reclaims_interrupt: AtomicU64::new(0),
+            reclaims_probe: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            probes_late: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+            traps: AtomicU64::new(0),
+            interrupts: AtomicU64::new(0),
+            sgis: AtomicU64::new(0),
+            waiting_ticks: AtomicU64::new(0),
         }
     }
 }

@@ -32,8 +32,12 @@ impl Ring {
     /// No records.
     pub const fn new() -> Self {
         Self {
-            records: [const { Record { ticks: AtomicU64::new(0), word: AtomicU64::new(0) } };
-                RECORDS],
+            records: [const {
+                Record {
+                    ticks: AtomicU64::new(0),
+                    word: AtomicU64::new(0),
+                }
+            }; RECORDS],
             head: AtomicU64::new(0),
         }
     }

@@ -164,7 +164,14 @@ impl Regime {
     /// From the values of MAIR_EL2, TCR_EL2, TTBR0_EL2, VTCR_EL2, and VTTBR_EL2
     /// with the one VMID.
     pub const fn new(mair: u64, tcr: u64, ttbr0: u64, vtcr: u64, vttbr: u64) -> Self {
-        Self { mair, tcr, ttbr0, sctlr: SCTLR, vtcr, vttbr }
+        Self {
+            mair,
+            tcr,
+            ttbr0,
+            sctlr: SCTLR,
+            vtcr,
+            vttbr,
+        }
     }
 }
 
@@ -324,17 +331,30 @@ fn set_index(id: usize) {
 
 /// PSCI CPU_ON below us, so that the core enters Linux under us: it comes to
 /// `secondary`. Gives PSCI's answer.
-pub fn start_core(id: usize, mpidr: u64, entry: u64, argument: u64, controls: crate::context::Controls) -> i64 {
+pub fn start_core(
+    id: usize,
+    mpidr: u64,
+    entry: u64,
+    argument: u64,
+    controls: crate::context::Controls,
+) -> i64 {
     let Some(core) = CORES.get(id) else { return -2 };
     // SAFETY: the core is off, as PSCI's server checked: its block has no
     // other user. If it isn't, PSCI below refuses, and the context of a
     // running core is loaded in its registers, not here.
     unsafe {
-        (*core.0.get()).native().reset(controls, mpidr, entry, argument);
+        (*core.0.get())
+            .native()
+            .reset(controls, mpidr, entry, argument);
         let start = core.0.get() as u64;
         memory::clean(start..start + size_of::<Core>() as u64);
     }
-    smc::psci(smc::CPU_ON, mpidr, &raw const taichi_secondary as u64, core.0.get() as u64)
+    smc::psci(
+        smc::CPU_ON,
+        mpidr,
+        &raw const taichi_secondary as u64,
+        core.0.get() as u64,
+    )
 }
 
 /// Waits until an interrupt is pending for this core.

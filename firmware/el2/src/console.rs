@@ -26,7 +26,9 @@ pub struct Console;
 impl Console {
     fn put(byte: u8) {
         let base = BASE.load(Ordering::Relaxed);
-        let Some(uart) = Frame::new(base, 0x1000).filter(|_| base != 0) else { return };
+        let Some(uart) = Frame::new(base, 0x1000).filter(|_| base != 0) else {
+            return;
+        };
         for _ in 0..PATIENCE {
             if uart.read32(FR) & TX_FULL == 0 {
                 break;

@@ -82,13 +82,29 @@ macro_rules! plain_pairs {
 
 macro_rules! save_pair {
     ($a:literal, $b:literal, $at:literal) => {
-        concat!("mrs {a}, ", $a, "\nmrs {b}, ", $b, "\nstp {a}, {b}, [{s}, #", $at, "]\n")
+        concat!(
+            "mrs {a}, ",
+            $a,
+            "\nmrs {b}, ",
+            $b,
+            "\nstp {a}, {b}, [{s}, #",
+            $at,
+            "]\n"
+        )
     };
 }
 
 macro_rules! load_pair {
     ($a:literal, $b:literal, $at:literal) => {
-        concat!("ldp {a}, {b}, [{s}, #", $at, "]\nmsr ", $a, ", {a}\nmsr ", $b, ", {b}\n")
+        concat!(
+            "ldp {a}, {b}, [{s}, #",
+            $at,
+            "]\nmsr ",
+            $a,
+            ", {a}\nmsr ",
+            $b,
+            ", {b}\n"
+        )
     };
 }
 
@@ -166,8 +182,16 @@ impl Context {
         Self {
             x: [0; 32],
             system: System::RESET,
-            float: Float { fpsr: 0, fpcr: 0, v: [[0; 2]; 32] },
-            gic: GicState { vmcr: VMCR_RESET, ap1r0: 0, lists: ListRegisters::new() },
+            float: Float {
+                fpsr: 0,
+                fpcr: 0,
+                v: [[0; 2]; 32],
+            },
+            gic: GicState {
+                vmcr: VMCR_RESET,
+                ap1r0: 0,
+                lists: ListRegisters::new(),
+            },
             controls,
             vmpidr: 0,
         }
@@ -263,10 +287,14 @@ impl Context {
             self.gic.ap1r0 = read_sysreg!("ich_ap1r0_el2");
             gic::unload(&mut self.gic.lists);
         }
-        // A context on its boot page tables (MMU off, or ASID 0) must leave no
-        // translations behind: another context uses the same VMID and ASID 0
-        // with other tables. See docs/tlb-and-vmid.md.
-        if s.sctlr & 1 == 0 || s.ttbr1 >> 48 == 0 {
+        // A context on its boot page tables (MMU off, ASID 0, or EL1 code at
+        // a low address: the identity map) must leave no translations behind:
+        // another context uses the same VMID and ASID with other tables. Rule
+        // R4 of docs/tlb-and-vmid.md.
+        let boot_tables = s.sctlr & 1 == 0
+            || s.ttbr1 >> 48 == 0
+            || s.spsr_el2 & 0b1100 != 0 && s.elr_el2 >> 63 == 0;
+        if boot_tables {
             // SAFETY: invalidating cached translations is always allowed.
             unsafe { asm!("tlbi vmalle1", "dsb nsh", options(nostack, preserves_flags)) };
         }

@@ -58,7 +58,10 @@ extern "C" fn taichi_fatal(vector: u64, frame: u64) -> ! {
             10 => "FIQ from EL1: Group 0 is not ours",
             _ => "unexpected exception",
         };
-        writeln!(stone, "reason: {reason} (vector {vector}), stack {frame:#x}")
+        writeln!(
+            stone,
+            "reason: {reason} (vector {vector}), stack {frame:#x}"
+        )
     })
 }
 
@@ -79,10 +82,18 @@ fn epitaph(reason: impl FnOnce(&mut Stone) -> fmt::Result) -> ! {
 
 fn write(stone: &mut Stone, reason: impl FnOnce(&mut Stone) -> fmt::Result) -> fmt::Result {
     let id = read_sysreg!("tpidr_el2") as usize;
-    writeln!(stone, "\ntaichi: the firmware died on core {id}; the machine will be reset")?;
+    writeln!(
+        stone,
+        "\ntaichi: the firmware died on core {id}; the machine will be reset"
+    )?;
     reason(stone)?;
     writeln!(stone, "build: {:016x}", memory::build_id())?;
-    writeln!(stone, "image: {:#x}, time: {} ticks", memory::image().start, timer::now())?;
+    writeln!(
+        stone,
+        "image: {:#x}, time: {} ticks",
+        memory::image().start,
+        timer::now()
+    )?;
     writeln!(
         stone,
         "ESR_EL2 {:#x} ELR_EL2 {:#x} FAR_EL2 {:#x} HPFAR_EL2 {:#x} SPSR_EL2 {:#x} HCR_EL2 {:#x}",
@@ -103,7 +114,10 @@ fn write(stone: &mut Stone, reason: impl FnOnce(&mut Stone) -> fmt::Result) -> f
         read_sysreg!("sp_el1"),
         read_sysreg!("vbar_el1"),
     )?;
-    writeln!(stone, "last events on core {id} (ticks, event, vCPU, argument), oldest first:")?;
+    writeln!(
+        stone,
+        "last events on core {id} (ticks, event, vCPU, argument), oldest first:"
+    )?;
     let ring = shared::ring(id);
     let head = ring.head.load(Ordering::Relaxed);
     for n in head.saturating_sub(TRACED)..head {
@@ -111,7 +125,12 @@ fn write(stone: &mut Stone, reason: impl FnOnce(&mut Stone) -> fmt::Result) -> f
         let word = record.word.load(Ordering::Relaxed);
         let event = Event::from_number(word as u8).unwrap_or(Event::None);
         let ticks = record.ticks.load(Ordering::Relaxed);
-        writeln!(stone, "  {ticks} {event:?} {:#x} {:#x}", (word >> 8) as u8, word >> 16)?;
+        writeln!(
+            stone,
+            "  {ticks} {event:?} {:#x} {:#x}",
+            (word >> 8) as u8,
+            word >> 16
+        )?;
     }
     Ok(())
 }

@@ -148,7 +148,10 @@ impl TablePool {
     pub fn entry(&mut self, table: u64, index: usize) -> &mut u64 {
         let region = tables();
         let at = table + index as u64 * 8;
-        assert!(region.contains(&at) && table.is_multiple_of(8), "not a table");
+        assert!(
+            region.contains(&at) && table.is_multiple_of(8),
+            "not a table"
+        );
         // SAFETY: in the pool's region, which is zeroed and has no other
         // owner; `&mut self` makes this the only reference.
         unsafe { &mut *(at as *mut u64) }

@@ -32,7 +32,9 @@ impl Frame {
     /// not aligned.
     #[inline]
     pub fn read(&self, offset: u64, bytes: u32) -> u64 {
-        let Some(at) = self.at(offset, bytes) else { return 0 };
+        let Some(at) = self.at(offset, bytes) else {
+            return 0;
+        };
         // SAFETY: in the frame and aligned, by `at`; frames hold no Rust
         // object (module's first paragraph).
         unsafe {
@@ -49,7 +51,9 @@ impl Frame {
     /// not aligned.
     #[inline]
     pub fn write(&self, offset: u64, bytes: u32, value: u64) {
-        let Some(at) = self.at(offset, bytes) else { return };
+        let Some(at) = self.at(offset, bytes) else {
+            return;
+        };
         // SAFETY: as for `read`.
         unsafe {
             match bytes {

@@ -3,6 +3,7 @@
 
 use crate::context::{Context, Controls};
 use crate::shared;
+use crate::sysreg;
 use crate::vcpus::Claim;
 use crate::vectors::Outcome;
 use core::ptr;
@@ -120,7 +121,10 @@ impl Core {
     #[inline]
     pub fn choose_vcpu(&mut self, vcpu: usize) -> Outcome {
         self.next = Claim::new(vcpu, self.id).map(Next::Vcpu);
-        assert!(self.next.is_some(), "vCPU {vcpu} is running on another core");
+        assert!(
+            self.next.is_some(),
+            "vCPU {vcpu} is running on another core"
+        );
         Outcome::Switch
     }
 
@@ -153,6 +157,10 @@ impl Core {
 #[unsafe(no_mangle)]
 extern "C" fn taichi_world_switch(core: &mut Core) {
     core.current().save();
+    // A vCPU may be stopped between a TLB invalidation and the DSB that
+    // completes it, and go on elsewhere, where its DSB waits for nothing of
+    // this core's: rule R6 of docs/tlb-and-vmid.md.
+    sysreg::dsb_ish();
     // The old vCPU may be claimed by others from here on.
     core.vcpu = None;
     match core.next.take() {

@@ -45,7 +45,10 @@ fn at<T>(offset: usize, index: usize) -> *const T {
     (memory::telemetry().start as usize + offset + index * size_of::<T>()) as *const T
 }
 
-const _: () = assert!(abi::SIZE <= 0x40000, "image.ld reserves too little for telemetry");
+const _: () = assert!(
+    abi::SIZE <= 0x40000,
+    "image.ld reserves too little for telemetry"
+);
 
 /// Adds to a counter that only this core writes.
 #[inline]
@@ -60,6 +63,8 @@ pub(crate) fn record(ring: &Ring, now: u64, event: Event, vcpu: Option<usize>, a
     let record = &ring.records[head as usize % RECORDS];
     let vcpu = vcpu.map_or(0xff, |v| v as u64);
     record.ticks.store(now, Relaxed);
-    record.word.store(event as u64 | vcpu << 8 | argument << 16, Relaxed);
+    record
+        .word
+        .store(event as u64 | vcpu << 8 | argument << 16, Relaxed);
     ring.head.store(head.wrapping_add(1), Relaxed);
 }

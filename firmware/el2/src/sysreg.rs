@@ -47,6 +47,13 @@ pub fn dsb_sy() {
     unsafe { ::core::arch::asm!("dsb sy", options(nostack, preserves_flags)) }
 }
 
+/// Data synchronization barrier, inner shareable.
+#[inline]
+pub fn dsb_ish() {
+    // SAFETY: a barrier.
+    unsafe { ::core::arch::asm!("dsb ish", options(nostack, preserves_flags)) }
+}
+
 /// HCR_EL2 bits (Arm ARM D24.2.53).
 pub mod hcr {
     /// Stage 2 translation.

@@ -42,7 +42,9 @@ impl Claim {
         let slot = SLOTS.get(vcpu)?;
         let free = || {
             let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
-            slot.owner.compare_exchange(FREE, core as u32, acquire, relaxed).is_ok()
+            slot.owner
+                .compare_exchange(FREE, core as u32, acquire, relaxed)
+                .is_ok()
         };
         if !free() {
             let end = timer::now() + PATIENCE * timer::frequency();

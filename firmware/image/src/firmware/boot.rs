@@ -3,7 +3,7 @@
 //! console, and Linux is started as if the firmware weren't there, wherever
 //! there is a kernel to start.
 
-use super::machine::{self, CoreShared, HOT, Frames, Machine, Pages, VcpuShared};
+use super::machine::{self, CoreShared, Frames, HOT, Machine, Pages, VcpuShared};
 use super::{plan, sgi};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -54,7 +54,9 @@ fn without_us(loaded: &Loaded, blob: &[u8], loader: &Loader, reason: &str) -> ! 
     };
     say!("starting Linux without the firmware, without vCPUs");
     let cleaned = tree::edit(blob, &tree::Edits::default()).ok();
-    let tree = cleaned.and_then(|t| memory::place_tree(&t)).unwrap_or(loaded.tree_address());
+    let tree = cleaned
+        .and_then(|t| memory::place_tree(&t))
+        .unwrap_or(loaded.tree_address());
     el2::chainload(kernel, tree)
 }
 
@@ -81,7 +83,10 @@ fn kernel(loader: &Loader) -> Result<u64, String> {
     let end = range.start.saturating_add(image.image_size);
     let own = memory::image();
     if range.start < own.end && end > own.start {
-        return Err(alloc::format!("the kernel at {:#x} overlaps the firmware", range.start));
+        return Err(alloc::format!(
+            "the kernel at {:#x} overlaps the firmware",
+            range.start
+        ));
     }
     Ok(range.start)
 }
@@ -89,13 +94,15 @@ fn kernel(loader: &Loader) -> Result<u64, String> {
 /// Prepares everything; gives the boot core, ready to enter Linux.
 fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut Core, String> {
     if loaded.level != 2 {
-        return Err("started at EL1: the firmware needs EL2 (QEMU: virtualization=on; on a \
+        return Err(
+            "started at EL1: the firmware needs EL2 (QEMU: virtualization=on; on a \
                     board: a loader that enters the kernel at EL2)"
-            .into());
+                .into(),
+        );
     }
     let platform = Platform::discover(blob).map_err(|e| e.to_string())?;
-    let config = config::parse(platform.options.as_deref().unwrap_or(""))
-        .map_err(|e| e.to_string())?;
+    let config =
+        config::parse(platform.options.as_deref().unwrap_or("")).map_err(|e| e.to_string())?;
     match config.console {
         Console::Tree => {}
         Console::None => console::set(0),
@@ -103,11 +110,14 @@ fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut C
     }
     let kernel = kernel(loader)?;
     check_machine(&platform, &config)?;
+    check_heap(blob)?;
     let boot_mpidr = Mpidr::new(read_sysreg!("mpidr_el1"));
     let boot_core = platform
         .core_index(boot_mpidr)
         .ok_or("the boot core has no cpu node in the device tree")?;
-    config.check(platform.cores.len(), boot_core).map_err(|e| e.to_string())?;
+    config
+        .check(platform.cores.len(), boot_core)
+        .map_err(|e| e.to_string())?;
 
     let vcpus = platform.vcpu_names(usize::from(config.vcpus));
     let redistributors = redistributors(&platform)?;
@@ -116,17 +126,29 @@ fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut C
     let tree = tree::edit(blob, &edits).map_err(|e| e.to_string())?;
     let size = tree.len();
     let tree = memory::place_tree(&tree).ok_or_else(|| {
-        alloc::format!("the tree for Linux has {size} bytes, more than {}", memory::tree_room())
+        alloc::format!(
+            "the tree for Linux has {size} bytes, more than {}",
+            memory::tree_room()
+        )
     })?;
     // Everything that can fail has been done.
     let pages = plan.pages;
     plan.install();
     publish(&platform, &config, &vcpus);
     HOT.doorbell_hpfar.store(pages.doorbell >> 12 << 4, Relaxed);
-    HOT.core_cluster.store(sgi::cluster_of(&platform.cores), Relaxed);
-    machine::set(machine(&platform, &config, &vcpus, redistributors, pages, boot_core));
+    HOT.core_cluster
+        .store(sgi::cluster_of(&platform.cores), Relaxed);
+    machine::set(machine(
+        &platform,
+        &config,
+        &vcpus,
+        redistributors,
+        pages,
+        boot_core,
+    ));
     let core = el2::prepare_cores(platform.cores.len(), boot_core);
-    core.native().reset(controls(boot_core), boot_mpidr.value(), kernel, tree);
+    core.native()
+        .reset(controls(boot_core), boot_mpidr.value(), kernel, tree);
     say!(
         "build {:016x}: {} cores, {} vCPUs, DP cores {}; Linux at {kernel:#x}",
         memory::build_id(),
@@ -150,9 +172,11 @@ fn check_machine(platform: &Platform, config: &Config) -> Result<(), String> {
     }
     // APA, API, GPA, GPI.
     if isar1 & 0xff00_0ff0 != 0 {
-        return Err("the cores have pointer authentication, whose keys this version doesn't \
+        return Err(
+            "the cores have pointer authentication, whose keys this version doesn't \
                     switch"
-            .into());
+                .into(),
+        );
     }
     if gic::list_registers() < taichi_machine::list_registers::COUNT {
         return Err("the GIC's virtual interface has fewer than 4 list registers".into());
@@ -162,25 +186,64 @@ fn check_machine(platform: &Platform, config: &Config) -> Result<(), String> {
         for its in &platform.gic.its {
             let typer = Frame::new(its.start, 0x10000).map_or(0, |its| its.read(8, 8));
             if typer & 1 << 19 != 0 {
-                return Err("the ITS addresses redistributors physically (GITS_TYPER.PTA); \
+                return Err(
+                    "the ITS addresses redistributors physically (GITS_TYPER.PTA); \
                             vCPUs need processor numbers"
-                    .into());
+                        .into(),
+                );
             }
         }
     }
     Ok(())
 }
 
+/// Whether the heap, which never shrinks, can hold what editing the tree takes.
+fn check_heap(blob: &[u8]) -> Result<(), String> {
+    let word = |at: usize| {
+        let bytes = blob.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map_or(0, u32::from_be_bytes) as u64
+    };
+    // size_dt_struct and size_dt_strings of the header.
+    let packed = word(36) + word(32);
+    let heap = memory::heap();
+    if packed * 45 > heap.end - heap.start {
+        return Err(alloc::format!(
+            "the device tree ({packed} bytes) is too large to edit"
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes from one redistributor to the next: four frames where the GIC has
+/// virtual LPIs (GICR_TYPER.VLPIS), else two.
+pub fn stride(platform: &Platform) -> u64 {
+    const VLPIS: u64 = 1 << 1;
+    let first = platform.gic.redistributors.first();
+    let frame = first.and_then(|region| Frame::new(region.start, 0x1_0000));
+    let typer = frame.map_or(0, |frame| frame.read(TYPER, 8));
+    let default = if typer & VLPIS != 0 {
+        0x4_0000
+    } else {
+        0x2_0000
+    };
+    platform.gic.stride.unwrap_or(default)
+}
+
 /// Each core's RD_base and SGI_base frames, by the affinity in GICR_TYPER.
 fn redistributors(platform: &Platform) -> Result<Vec<Frame>, String> {
-    let stride = platform.gic.stride.unwrap_or(0x2_0000);
+    let stride = stride(platform);
     let mut frames: Vec<Option<Frame>> = alloc::vec![None; platform.cores.len()];
     for region in &platform.gic.redistributors {
         let mut base = region.start;
         while base + stride <= region.end {
-            let Some(frame) = Frame::new(base, stride) else { break };
+            let Some(frame) = Frame::new(base, stride) else {
+                break;
+            };
             let typer = frame.read(TYPER, 8);
-            let core = platform.cores.iter().position(|c| u64::from(c.packed()) == typer >> 32);
+            let core = platform
+                .cores
+                .iter()
+                .position(|c| u64::from(c.packed()) == typer >> 32);
             if let Some(core) = core {
                 frames[core] = Some(frame);
             }
@@ -195,7 +258,11 @@ fn redistributors(platform: &Platform) -> Result<Vec<Frame>, String> {
 }
 
 fn controls(core: usize) -> Controls {
-    if machine::machine().is_cp(core) { Controls::CP } else { Controls::DP }
+    if machine::machine().is_cp(core) {
+        Controls::CP
+    } else {
+        Controls::DP
+    }
 }
 
 /// Fills the telemetry window's constant part.
@@ -205,15 +272,25 @@ fn publish(platform: &Platform, config: &Config, vcpus: &[Mpidr]) {
     header.cores.store(platform.cores.len() as u32, Relaxed);
     header.vcpus.store(vcpus.len() as u32, Relaxed);
     header.frequency.store(timer::frequency(), Relaxed);
-    header.core_offset.store(telemetry::CORE_OFFSET as u32, Relaxed);
-    header.vcpu_offset.store(telemetry::VCPU_OFFSET as u32, Relaxed);
-    header.trace_offset.store(telemetry::TRACE_OFFSET as u32, Relaxed);
-    header.trace_records.store(taichi_abi::trace::RECORDS as u32, Relaxed);
+    header
+        .core_offset
+        .store(telemetry::CORE_OFFSET as u32, Relaxed);
+    header
+        .vcpu_offset
+        .store(telemetry::VCPU_OFFSET as u32, Relaxed);
+    header
+        .trace_offset
+        .store(telemetry::TRACE_OFFSET as u32, Relaxed);
+    header
+        .trace_records
+        .store(taichi_abi::trace::RECORDS as u32, Relaxed);
     header.build.store(memory::build_id(), Relaxed);
     header.dp_cores.store(u64::from(config.dp.0), Relaxed);
     for (id, mpidr) in platform.cores.iter().enumerate() {
         shared::core(id).mpidr.store(mpidr.value(), Relaxed);
-        shared::core(id).state.store(telemetry::CoreState::Off as u64, Relaxed);
+        shared::core(id)
+            .state
+            .store(telemetry::CoreState::Off as u64, Relaxed);
     }
     for (id, mpidr) in vcpus.iter().enumerate() {
         shared::vcpu(id).mpidr.store(mpidr.value(), Relaxed);
@@ -232,7 +309,13 @@ fn machine(
 ) -> Machine {
     let cores = &platform.cores;
     let roles: Vec<Role> = (0..cores.len())
-        .map(|c| if config.dp.contains(c) { Role::Dp } else { Role::Cp })
+        .map(|c| {
+            if config.dp.contains(c) {
+                Role::Dp
+            } else {
+                Role::Cp
+            }
+        })
         .collect();
     let ticks = |ns: u64| (u128::from(ns) * u128::from(timer::frequency()) / 1_000_000_000) as u64;
     let params = Params {
@@ -300,7 +383,10 @@ fn virtual_redistributors(
 /// A core that PSCI started arrives.
 pub fn core_up(core: &'static mut Core) -> ! {
     enter(core);
-    machine::machine().psci.lock().started(CpuId::Core(core.id()));
+    machine::machine()
+        .psci
+        .lock()
+        .started(CpuId::Core(core.id()));
     core.enter_native()
 }
 
@@ -318,7 +404,9 @@ fn enter(core: &mut Core) {
     }
     let deadline = sched.deadline(id);
     drop(sched);
-    shared::core(id).state.store(telemetry::CoreState::Native as u64, Relaxed);
+    shared::core(id)
+        .state
+        .store(telemetry::CoreState::Native as u64, Relaxed);
     timer::set_deadline(deadline);
 }
 

@@ -117,7 +117,11 @@ fn native_interrupt(m: &Machine, core: &mut Core, intid: u32) -> Outcome {
     if full {
         lend::list_registers_full(core);
     }
-    if lent { lend::interrupt_while_lent(m, core) } else { Outcome::Resume }
+    if lent {
+        lend::interrupt_while_lent(m, core)
+    } else {
+        Outcome::Resume
+    }
 }
 
 /// SError from EL1 or EL0: an asynchronous bus error that nobody can place.

@@ -51,7 +51,9 @@ pub fn yielded(core: &mut Core, register: u8) -> Outcome {
     if core.vcpu().is_some() {
         return core.give(register, Reason::Refused as u64);
     }
-    m.core[core.id()].yield_register.store(u32::from(register), Relaxed);
+    m.core[core.id()]
+        .yield_register
+        .store(u32::from(register), Relaxed);
     let reason = match lend(m, core, Why::Yield) {
         Lend::Chosen => return Outcome::Switch,
         Lend::Refused(reason) => reason,
@@ -118,7 +120,11 @@ fn refused(core: &Core, mail: Mail) -> Lend {
     shared::add(&core.counters().refusals, 1);
     core.trace(timer::now(), Event::Refuse, None, u64::from(mail.0));
     let probe = !mail.has(Mail::NATIVE_SGI);
-    Lend::Refused(if probe { Reason::Probe } else { Reason::Interrupt })
+    Lend::Refused(if probe {
+        Reason::Probe
+    } else {
+        Reason::Interrupt
+    })
 }
 
 /// Prepares a vCPU that the scheduler gave this core, for the switch.
@@ -129,7 +135,9 @@ fn choose(m: &Machine, core: &mut Core, vcpu: usize, now: u64, waited: u64) {
     if let Some(context) = core.chosen() {
         vcpu::flush_chosen(m, context, vcpu, now);
     }
-    core.counters().state.store(Shown::Lent as u64 | (vcpu as u64) << 8, Relaxed);
+    core.counters()
+        .state
+        .store(Shown::Lent as u64 | (vcpu as u64) << 8, Relaxed);
     let counters = shared::vcpu(vcpu);
     shared::add(&counters.runs, 1);
     shared::add(&counters.steal_ticks, waited);
@@ -139,7 +147,9 @@ fn choose(m: &Machine, core: &mut Core, vcpu: usize, now: u64, waited: u64) {
     if m.vcpu[vcpu].last_core.swap(id as u32, Relaxed) != id as u32 {
         shared::add(&counters.migrations, 1);
     }
-    counters.state.store(ShownVcpu::Running as u64 | (id as u64) << 8, Relaxed);
+    counters
+        .state
+        .store(ShownVcpu::Running as u64 | (id as u64) << 8, Relaxed);
 }
 
 /// The native context takes its core back from a running vCPU.
@@ -152,7 +162,9 @@ pub fn reclaim(m: &Machine, core: &mut Core, reason: Reason, now: u64) -> Outcom
     let deadline = sched.deadline(id);
     drop(sched);
     if let Some(vcpu) = core.vcpu() {
-        shared::vcpu(vcpu).state.store(ShownVcpu::Ready as u64, Relaxed);
+        shared::vcpu(vcpu)
+            .state
+            .store(ShownVcpu::Ready as u64, Relaxed);
     }
     let outcome = back_to_native(m, core, reason, now, deadline);
     m.kick_all(kicks);
@@ -199,7 +211,11 @@ pub fn give_back(m: &Machine, core: &mut Core, mail: Mail) -> Outcome {
     if mail.has(Mail::NATIVE_SGI) {
         native_sgi(m, core);
     }
-    let reason = if mail.has(Mail::RECLAIM) { Reason::Probe } else { Reason::Interrupt };
+    let reason = if mail.has(Mail::RECLAIM) {
+        Reason::Probe
+    } else {
+        Reason::Interrupt
+    };
     reclaim(m, core, reason, timer::now())
 }
 
@@ -239,7 +255,11 @@ pub fn list_registers_full(core: &mut Core) {
 /// They are free again.
 pub fn list_registers_free(m: &Machine, core: &mut Core) {
     gic::own_interrupts_only(false);
-    if m.core[core.id()].hand.take_only(Mail::NATIVE_SGI).has(Mail::NATIVE_SGI) {
+    if m.core[core.id()]
+        .hand
+        .take_only(Mail::NATIVE_SGI)
+        .has(Mail::NATIVE_SGI)
+    {
         native_sgi(m, core);
     }
 }
@@ -250,7 +270,10 @@ pub fn list_registers_free(m: &Machine, core: &mut Core) {
 pub fn interrupt_while_lent(m: &Machine, core: &mut Core) -> Outcome {
     let forced = matches!(
         m.sched.lock().core(core.id()),
-        CoreState::Lent { why: Why::Forced, .. }
+        CoreState::Lent {
+            why: Why::Forced,
+            ..
+        }
     );
     if forced && !core.native().interrupts_enabled() {
         return Outcome::Resume;
@@ -302,14 +325,24 @@ pub fn tick(m: &Machine, core: &mut Core) -> Outcome {
 
 fn forced_and_masked(m: &Machine, core: &mut Core) -> bool {
     let state = m.sched.lock().core(core.id());
-    matches!(state, CoreState::Lent { why: Why::Forced, .. }) && !core.native().interrupts_enabled()
+    matches!(
+        state,
+        CoreState::Lent {
+            why: Why::Forced,
+            ..
+        }
+    ) && !core.native().interrupts_enabled()
 }
 
 /// Sets this core's hypervisor timer anew, as every call of the scheduler asks
 /// for; the native context's own timer counts while it is not loaded.
 #[inline]
 pub fn rearm(core: &mut Core, deadline: u64) {
-    let native_timer = if core.vcpu().is_some() { core.native().timer() } else { None };
+    let native_timer = if core.vcpu().is_some() {
+        core.native().timer()
+    } else {
+        None
+    };
     arm(deadline, native_timer);
 }
 
@@ -321,7 +354,6 @@ fn arm(deadline: u64, native_timer: Option<u64>) {
 
 /// Another vCPU on a lent core.
 fn rotate(m: &Machine, core: &mut Core, next: usize, now: u64) -> Outcome {
-    let id = core.id();
     account_vcpu(m, core, now, ShownVcpu::Ready);
     core.trace(now, Event::Rotate, Some(next), 0);
     choose(m, core, next, now, 0);
@@ -330,8 +362,7 @@ fn rotate(m: &Machine, core: &mut Core, next: usize, now: u64) -> Outcome {
 
 /// Closes the account of the vCPU that leaves a core which stays lent.
 fn account_vcpu(m: &Machine, core: &mut Core, now: u64, state: ShownVcpu) {
-    let id = core.id();
-    let lent = now.wrapping_sub(m.core[id].lent_at.swap(now, Relaxed));
+    let lent = now.wrapping_sub(m.core[core.id()].lent_at.swap(now, Relaxed));
     shared::add(&core.counters().lent_ticks, lent);
     if let Some(vcpu) = core.vcpu() {
         shared::add(&shared::vcpu(vcpu).run_ticks, lent);
@@ -396,7 +427,10 @@ fn leave_vcpu(
     if next.is_some() {
         account_vcpu(m, core, now, state);
     }
-    Leave { next, deadline: sched.deadline(core.id()) }
+    Leave {
+        next,
+        deadline: sched.deadline(core.id()),
+    }
 }
 
 impl Leave {

@@ -33,16 +33,31 @@ struct Access {
 /// A load or store faulted at stage 2 (not a yield). What can't be emulated,
 /// or hits nothing, is a bus error for Linux.
 pub fn access(core: &mut Core, esr: u64) -> Outcome {
-    let Trap::DataAbort { write, size, sign_extend, rt, wide, valid, s1ptw, fsc } =
-        Trap::decode(esr)
+    let Trap::DataAbort {
+        write,
+        size,
+        sign_extend,
+        rt,
+        wide,
+        valid,
+        s1ptw,
+        fsc,
+    } = Trap::decode(esr)
     else {
         return Outcome::Resume;
     };
     let address = trap::fault_ipa(read_sysreg!("hpfar_el2"), read_sysreg!("far_el2"));
     let emulated = valid && !s1ptw && trap::is_translation_fault(fsc);
     let store = write.then(|| core.current().get_x(rt) & size.mask());
-    let access = Access { address, size, store };
-    match emulated.then(|| emulate(machine(), core, &access)).flatten() {
+    let access = Access {
+        address,
+        size,
+        store,
+    };
+    match emulated
+        .then(|| emulate(machine(), core, &access))
+        .flatten()
+    {
         Some(value) => {
             context::skip_instruction();
             if write {
@@ -77,7 +92,13 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
         && offset < m.vcpus as u64 * REDISTRIBUTOR
     {
         let vcpu = (offset / REDISTRIBUTOR) as usize;
-        return Some(virtual_redistributor(m, core, vcpu, offset % REDISTRIBUTOR, access));
+        return Some(virtual_redistributor(
+            m,
+            core,
+            vcpu,
+            offset % REDISTRIBUTOR,
+            access,
+        ));
     }
     if let Some(offset) = address.checked_sub(m.distributor.base())
         && (0x6000..0x8000).contains(&offset)
@@ -97,7 +118,9 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
 
 /// An accelerator says that work for this core is on its way.
 fn probe(m: &Machine, target: u64) {
-    let Some(shared) = m.core[..m.cores].get(target as usize) else { return };
+    let Some(shared) = m.core[..m.cores].get(target as usize) else {
+        return;
+    };
     if shared.hand.post_probe() {
         gic::send_sgi(shared.kick);
     } else {
@@ -119,7 +142,12 @@ fn virtual_redistributor(
     let Some(value) = access.store else {
         let value = frame.read(offset, access.size);
         let live = matches!(offset, ISPENDR0 | ICPENDR0);
-        return value | if live { u64::from(m.vcpu[vcpu].pending.load(SeqCst)) } else { 0 };
+        return value
+            | if live {
+                u64::from(m.vcpu[vcpu].pending.load(SeqCst))
+            } else {
+                0
+            };
     };
     let effect = frame.write(offset, access.size, value);
     drop(frames);
@@ -154,15 +182,19 @@ fn router(m: &Machine, offset: u64, access: &Access) -> u64 {
     match access.store {
         None => {
             let real = m.distributor.read(u64::from(offset), access.size.bytes());
-            frames.router.read(offset, access.size, real, &vcpus[..m.vcpus])
+            frames
+                .router
+                .read(offset, access.size, real, &vcpus[..m.vcpus])
         }
         Some(value) => {
             let vcpus = *vcpus;
             let boot = m.core[m.boot_core].mpidr;
-            let write =
-                frames.router.write(offset, access.size, value, &vcpus[..m.vcpus], boot);
+            let write = frames
+                .router
+                .write(offset, access.size, value, &vcpus[..m.vcpus], boot);
             if let Some(w) = write {
-                m.distributor.write(u64::from(w.offset), w.size.bytes(), w.value);
+                m.distributor
+                    .write(u64::from(w.offset), w.size.bytes(), w.value);
             }
             0
         }
@@ -170,11 +202,7 @@ fn router(m: &Machine, offset: u64, access: &Access) -> u64 {
 }
 
 /// A real core's own SGI and PPI registers, but for EL2's interrupts.
-fn real_sgi_page(
-    frame: &taichi_el2::mmio::Frame,
-    offset: u64,
-    access: &Access,
-) -> u64 {
+fn real_sgi_page(frame: &taichi_el2::mmio::Frame, offset: u64, access: &Access) -> u64 {
     let bytes = access.size.bytes();
     match access.store {
         None => frame.read(offset, bytes),

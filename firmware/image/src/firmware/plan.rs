@@ -43,9 +43,18 @@ pub fn plan(platform: &Platform, vcpus: &[Mpidr], real: &[Frame]) -> Result<Plan
     let doorbell = frames.end - 0x1_0000;
     let telemetry = memory::telemetry();
     let windows = Windows {
-        doorbell: Window { base: doorbell, size: P },
-        control: Window { base: doorbell + P, size: P },
-        telemetry: Window { base: telemetry.start, size: telemetry.end - telemetry.start },
+        doorbell: Window {
+            base: doorbell,
+            size: P,
+        },
+        control: Window {
+            base: doorbell + P,
+            size: P,
+        },
+        telemetry: Window {
+            base: telemetry.start,
+            size: telemetry.end - telemetry.start,
+        },
     };
     let mut pool = Pool(TablePool::take());
     let regime = regime(platform, real, &mut pool)?;
@@ -56,7 +65,7 @@ pub fn plan(platform: &Platform, vcpus: &[Mpidr], real: &[Frame]) -> Result<Plan
             redistributors: redistributors.start,
         },
         redistributors,
-        stride: platform.gic.stride.unwrap_or(REDISTRIBUTOR),
+        stride: super::boot::stride(platform),
         windows,
         regime,
         pool: pool.0,
@@ -88,7 +97,13 @@ fn regime(platform: &Platform, real: &[Frame], pool: &mut Pool) -> Result<Regime
     let guest = guest.map_err(|e| e.to_string())?;
     let own = stage2::stage1(parange, &for_el2(platform, real), pool);
     let own = own.map_err(|e| e.to_string())?;
-    Ok(Regime::new(own.mair, own.tcr, own.root as u64, guest.vtcr, guest.root as u64 | VMID))
+    Ok(Regime::new(
+        own.mair,
+        own.tcr,
+        own.root as u64,
+        guest.vtcr,
+        guest.root as u64 | VMID,
+    ))
 }
 
 /// Linux gets everything but this.
@@ -116,11 +131,15 @@ fn for_el2(platform: &Platform, real: &[Frame]) -> Vec<(Range<u64>, Kind)> {
         (memory::rodata(), Kind::ReadOnly),
         (memory::data(), Kind::Data),
         (memory::telemetry(), Kind::Shared),
-        (platform.gic.distributor.start..platform.gic.distributor.start + 0x1_0000, Kind::Device),
+        (
+            platform.gic.distributor.start..platform.gic.distributor.start + 0x1_0000,
+            Kind::Device,
+        ),
     ]);
-    for (stacks, size) in
-        [(memory::stacks(), memory::STACK), (memory::fault_stacks(), memory::FAULT_STACK)]
-    {
+    for (stacks, size) in [
+        (memory::stacks(), memory::STACK),
+        (memory::fault_stacks(), memory::FAULT_STACK),
+    ] {
         // The lowest page of each stack is its guard.
         let mut at = stacks.start;
         while at < stacks.end {
@@ -128,7 +147,10 @@ fn for_el2(platform: &Platform, real: &[Frame]) -> Vec<(Range<u64>, Kind)> {
             at += size;
         }
     }
-    regions.extend(real.iter().map(|f| (f.base()..f.base() + REDISTRIBUTOR, Kind::Device)));
+    regions.extend(
+        real.iter()
+            .map(|f| (f.base()..f.base() + REDISTRIBUTOR, Kind::Device)),
+    );
     let console = platform.console.into_iter();
     regions.extend(console.map(|base| (base & !(P - 1)..(base & !(P - 1)) + P, Kind::Device)));
     regions

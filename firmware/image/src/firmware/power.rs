@@ -2,8 +2,8 @@
 //! PSCI: carries out what `taichi_machine::psci` decides.
 
 use super::lend;
-use core::sync::atomic::Ordering;
 use super::machine::{Machine, machine};
+use core::sync::atomic::Ordering;
 use taichi_abi::telemetry::{CoreState, VcpuState};
 use taichi_abi::trace::Event;
 use taichi_el2::context::Controls;
@@ -27,7 +27,11 @@ pub fn call(core: &mut Core) -> Outcome {
     let action = m.psci.lock().call(caller, function, arguments);
     match action {
         Action::Return(value) => give(core, value),
-        Action::StartVcpu { index, entry, context } => {
+        Action::StartVcpu {
+            index,
+            entry,
+            context,
+        } => {
             let result = start_vcpu(m, core, index, entry, context);
             give(core, result)
         }
@@ -37,7 +41,11 @@ pub fn call(core: &mut Core) -> Outcome {
             }
             lend::vcpu_off(core)
         }
-        Action::StartCore { index, entry, context } => {
+        Action::StartCore {
+            index,
+            entry,
+            context,
+        } => {
             let result = start_core(m, index, entry, context);
             give(core, result)
         }
@@ -66,12 +74,16 @@ fn start_vcpu(m: &Machine, core: &mut Core, vcpu: usize, entry: u64, context: u6
         m.psci.lock().failed(CpuId::Vcpu(vcpu));
         return DENIED;
     };
-    claim.context().reset(Controls::VCPU, m.vcpu[vcpu].mpidr.value(), entry, context);
+    claim
+        .context()
+        .reset(Controls::VCPU, m.vcpu[vcpu].mpidr.value(), entry, context);
     drop(claim);
     m.vcpu[vcpu].pending.store(0, Ordering::SeqCst);
     m.psci.lock().started(CpuId::Vcpu(vcpu));
     let counters = shared::vcpu(vcpu);
-    counters.state.store(VcpuState::Ready as u64, Ordering::Relaxed);
+    counters
+        .state
+        .store(VcpuState::Ready as u64, Ordering::Relaxed);
     let mut sched = m.sched.lock();
     let Ok(kicks) = sched.vcpu_on(vcpu, id, timer::now()) else {
         fault::die("CPU_ON of a vCPU that the scheduler has as running")
@@ -85,7 +97,11 @@ fn start_vcpu(m: &Machine, core: &mut Core, vcpu: usize, entry: u64, context: u6
 }
 
 fn start_core(m: &Machine, target: usize, entry: u64, context: u64) -> i64 {
-    let controls = if m.is_cp(target) { Controls::CP } else { Controls::DP };
+    let controls = if m.is_cp(target) {
+        Controls::CP
+    } else {
+        Controls::DP
+    };
     let mpidr = m.core[target].mpidr.value();
     let mut result = DENIED;
     for _ in 0..ATTEMPTS {

@@ -103,8 +103,14 @@ pub fn kick_value(mpidr: Mpidr) -> u64 {
 /// The fields of [`kick_value`] that a whole cluster shares; `u64::MAX` if
 /// `cpus` are not one cluster with Aff0 below 16.
 pub fn cluster_of(cpus: &[Mpidr]) -> u64 {
-    let Some(&first) = cpus.first() else { return u64::MAX };
+    let Some(&first) = cpus.first() else {
+        return u64::MAX;
+    };
     let cluster = kick_value(first) & CLUSTER;
     let same = |c: &Mpidr| kick_value(*c) & CLUSTER == cluster && c.aff0() < 16;
-    if cpus.iter().all(same) { cluster } else { u64::MAX }
+    if cpus.iter().all(same) {
+        cluster
+    } else {
+        u64::MAX
+    }
 }

@@ -22,7 +22,12 @@ pub fn sync(core: &mut Core) -> Outcome {
     shared::add(&core.counters().traps, 1);
     match (esr >> 26) as u8 & 0x3f {
         ec::SYSREG => {
-            if let Trap::SysReg { op: trap::ICC_SGI1R_EL1, rt, write: true } = Trap::decode(esr) {
+            if let Trap::SysReg {
+                op: trap::ICC_SGI1R_EL1,
+                rt,
+                write: true,
+            } = Trap::decode(esr)
+            {
                 context::skip_instruction();
                 let value = core.current().get_x(rt);
                 sgi::send(core, value);
@@ -140,5 +145,9 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
         }
     };
     context::skip_instruction();
-    if write { Outcome::Resume } else { core.give(rt, read) }
+    if write {
+        Outcome::Resume
+    } else {
+        core.give(rt, read)
+    }
 }

@@ -21,7 +21,9 @@ const TIMER_BIT: u32 = 1 << gic::VIRTUAL_TIMER;
 /// Any core: makes `intid` pending at a vCPU, wherever that is.
 pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
     let m = machine();
-    let Some(target) = m.vcpu.get(vcpu) else { return };
+    let Some(target) = m.vcpu.get(vcpu) else {
+        return;
+    };
     target.pending.fetch_or(1 << intid, SeqCst);
     if core.vcpu() == Some(vcpu) {
         flush_loaded(m, core, vcpu);
