@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The whole product under unmodified kernels, in QEMU. `cargo xtask test` runs
-//! these; alone: `cargo test -p taichi-lab --features guest --test guest`.
+//! these; alone: `cargo test -p taichi-lab --features guest --test guest`. What
+//! the firmware does to registers is tested from below, in `probe.rs`.
 #![cfg(feature = "guest")]
 
 use std::collections::BTreeSet;
@@ -30,7 +31,8 @@ fn machine(kernel: Kernel, cores: u32, vcpus: u32) -> Machine {
         kernel,
         cores,
         vcpus,
-        timeout: Duration::from_secs(300),
+        // Minutes more than it takes: the host may have other work.
+        timeout: Duration::from_secs(600),
         ..Machine::default()
     }
 }
@@ -139,11 +141,7 @@ fn a_vcpu_survives_200_rounds_of_hotplug() {
 
 /// Threads that migrate, map, unmap and compute on all CPUs, checking all.
 fn storm(kernel: Kernel) {
-    let machine = Machine {
-        timeout: Duration::from_secs(600),
-        ..machine(kernel, 4, 3)
-    };
-    let outcome = sh(&machine, "storm --seconds 120");
+    let outcome = sh(&machine(kernel, 4, 3), "storm --seconds 120");
     outcome.success().unwrap();
     assert_healthy(&outcome);
 }
@@ -173,26 +171,6 @@ fn measured_runs_are_identical_to_the_byte() {
     assert_eq!(first.text(), second.text());
     assert_eq!(first.stderr, second.stderr);
     assert_eq!(first.console, second.console);
-}
-
-#[test]
-fn the_probe_finds_nothing_leaked_or_changed() {
-    let machine = Machine {
-        dp: "3".parse().unwrap(),
-        ..machine(Kernel::Probe, 4, 3)
-    };
-    let outcome = guest::boot(&machine).unwrap();
-    let lines = || outcome.console.lines().map(str::trim_end);
-    let failures: Vec<_> = lines().filter(|l| l.starts_with("FAIL ")).collect();
-    assert!(failures.is_empty(), "{failures:#?}\n{}", outcome.tail());
-    let passed = lines().filter(|l| l.starts_with("ok ")).count();
-    assert!(passed > 0, "{}", outcome.tail());
-    let done = format!("done {passed} passed 0 failed");
-    assert!(
-        lines().any(|l| l == done),
-        "no \"{done}\"\n{}",
-        outcome.tail()
-    );
 }
 
 /// A machine or configuration that the firmware can't serve: it says `why`,

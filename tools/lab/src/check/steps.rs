@@ -137,7 +137,7 @@ pub fn guests(run: &mut Run) {
             "--features",
             "guest",
             "--test",
-            "guest",
+            "*",
         ];
         Ok(runner(&test, Some("guest")))
     });
