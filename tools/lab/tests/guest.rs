@@ -58,9 +58,13 @@ fn messages(raw: &[u8]) -> BTreeSet<String> {
 }
 
 fn assert_healthy(outcome: &Outcome) {
-    for line in outcome.console.lines() {
-        let sick = SICK.iter().any(|s| line.contains(s));
-        assert!(!sick, "{line}\n{}", outcome.tail());
+    let lines: Vec<&str> = outcome.console.lines().collect();
+    let sick = lines
+        .iter()
+        .position(|l| SICK.iter().any(|s| l.contains(s)));
+    if let Some(at) = sick {
+        let context = &lines[at.saturating_sub(5)..lines.len().min(at + 60)];
+        panic!("the kernel is not well:\n{}", context.join("\n"));
     }
 }
 
