@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, default_value_t = 32, value_name = "N")]
     tasks: u32,
     /// Rounds of work of each CP task.
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: u32,
     /// Of the packets' arrivals.
     #[arg(long, default_value_t = 1, value_name = "N")]

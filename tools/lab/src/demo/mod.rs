@@ -83,3 +83,34 @@ fn check(nic: &SmartNic) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::summary::tests::comparison;
+    use super::*;
+
+    #[test]
+    fn reports_that_allow_no_comparison_are_refused() {
+        let good = comparison().lending.nic;
+        // The model counts its packets itself; this one made as many as arrived.
+        let mut nic = good.clone();
+        nic.accelerator.packets = 100;
+        check(&nic).unwrap();
+        let refused = |change: fn(&mut SmartNic), why: &str| {
+            let mut bad = nic.clone();
+            change(&mut bad);
+            let error = check(&bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        };
+        refused(|n| n.accelerator.dropped = 1, "found their ring full");
+        refused(
+            |n| n.accelerator.packets = 101,
+            "101 packets were made and 100 arrived",
+        );
+        refused(|n| n.forwarders[0].disorder = 2, "out of order");
+        refused(
+            |n| n.measured_scale = 2.2,
+            "1/2.00 of virtual time and was 1/2.20",
+        );
+    }
+}

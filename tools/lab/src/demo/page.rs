@@ -121,3 +121,35 @@ fn demo_command(all: &Comparison) -> String {
         s.kernel, s.tick, s.vcpus, s.load, s.tasks, s.rounds, s.seed
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::tests::comparison;
+    use super::*;
+
+    #[test]
+    fn the_page_is_whole_and_fetches_nothing() {
+        let all = comparison();
+        let page = html(&all).unwrap();
+        assert_eq!(page.matches("<svg").count(), 5);
+        for row in all.rows() {
+            assert!(page.contains(row.label.trim()), "{}", row.label);
+        }
+        for fetch in ["src=", "href=", "url(", "@import", "<script"] {
+            assert!(!page.contains(fetch), "{fetch} would need a network");
+        }
+        assert_eq!(
+            page,
+            html(&all).unwrap(),
+            "the same numbers, the same bytes"
+        );
+    }
+
+    #[test]
+    fn the_page_names_the_commands_that_made_it() {
+        let all = comparison();
+        let page = html(&all).unwrap();
+        assert!(page.contains("taichi demo --kernel 6.1 --tick 20 --vcpus 4 --load 0.3"));
+        assert!(page.contains("--cp 0,3,7-10"));
+    }
+}

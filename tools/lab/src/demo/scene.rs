@@ -49,7 +49,7 @@ impl Default for Settings {
             vcpus: 4,
             load: 0.3,
             tasks: 32,
-            rounds: 2,
+            rounds: 3,
             seed: 1,
         }
     }

@@ -201,3 +201,91 @@ impl fmt::Display for Comparison {
         f.write_str(&out)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use taichi_guest::report::{Accelerator, CpWork, Doing, Forwarder, Moment};
+
+    use super::*;
+
+    /// A report with one DP core; `lent` of its 600 idle ticks were lent.
+    fn nic(completion_ns: u64, lent_ticks: u64) -> SmartNic {
+        let moment = |at, doing| Moment { at, doing };
+        let forwarder = Forwarder {
+            cpu: 2,
+            packets: 100,
+            disorder: 0,
+            latency: Latencies(vec![(1_000, 99), (5_000, 1)]),
+            total_ticks: 1_000,
+            idle_ticks: 600,
+            service_instructions: 100_000,
+            service_ticks: 12_500,
+            empty_polls: 10,
+            yields: 3,
+            reasons: [0, 1, 0, 2, 0, 0],
+            lent_ticks,
+            lends: 3,
+            timeline: vec![
+                moment(10, Doing::Busy),
+                moment(20, Doing::Idle),
+                moment(30, Doing::Lent),
+            ],
+        };
+        SmartNic {
+            hz: 62_500_000,
+            scale: 2.0,
+            measured_scale: 2.0,
+            firmware: true,
+            accelerator: Accelerator::default(),
+            forwarders: vec![forwarder],
+            cp: CpWork {
+                tasks: 2,
+                rounds: 1,
+                completion_ns,
+                finished_ns: vec![completion_ns / 2, completion_ns],
+                rounds_by_cpu: BTreeMap::from([(0, 2)]),
+                ..CpWork::default()
+            },
+        }
+    }
+
+    pub fn comparison() -> Comparison {
+        let settings = Settings::default();
+        let (still, lending) = (settings.still(), settings.lending());
+        let reports = (nic(3_000_000, 0), nic(2_000_000, 450));
+        Comparison::new(&settings, (&still, reports.0), (&lending, reports.1)).unwrap()
+    }
+
+    #[test]
+    fn the_table_says_what_the_reports_say() {
+        let table = comparison().to_string();
+        let row = |label: &str| {
+            let line = table.lines().find(|l| l.starts_with(label));
+            let words = line.unwrap_or_else(|| panic!("{label}:\n{table}"));
+            words[label.len()..]
+                .split_whitespace()
+                .map(String::from)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(row("CP completion time, ms"), ["3.0", "2.0", "0.667"]);
+        assert_eq!(
+            row("DP latency p50, us"),
+            ["8.00", "8.00", "1.000"],
+            "1000 x 16 ns / 2"
+        );
+        assert_eq!(
+            row("DP latency p99.9, us"),
+            ["40.02", "40.02", "1.000"],
+            "three digits are exact"
+        );
+        assert_eq!(row("  tick of these, us"), ["10.00", "10.00"], "20 us / 2");
+        assert_eq!(row("DP cores idle"), ["60.0%", "60.0%"]);
+        assert_eq!(row("  of that given to vCPUs (harvest)"), ["0.0%", "75.0%"]);
+        assert!(
+            table.ends_with("CP tasks are done 1.50 times as fast.\n"),
+            "{table}"
+        );
+    }
+}
