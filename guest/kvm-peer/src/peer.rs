@@ -105,17 +105,23 @@ impl Machine {
         }
     }
 
-    /// How far the guest's counter is behind ours, to a few thousand ticks.
+    /// How far the guest's counter is behind ours, to half of what one call
+    /// takes ([`SLACK`]).
     fn offset(&self) -> Result<u64> {
         let mut bytes = [0; 8];
         let id = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM64_SYSREG) | TIMER_COUNT;
+        let before = now();
         self.vcpu
             .borrow()
             .get_one_reg(id, &mut bytes)
             .context("reading the guest's counter")?;
-        Ok(now().wrapping_sub(u64::from_le_bytes(bytes)))
+        let middle = before + (now() - before) / 2;
+        Ok(middle.wrapping_sub(u64::from_le_bytes(bytes)))
     }
 }
+
+/// Ticks by which [`Machine::offset`] may be wrong.
+const SLACK: u64 = 1_500;
 
 /// KVM_REG_ARM_TIMER_CNT: op0 3, op1 3, CRn 14, CRm 3, op2 2 (the kernel's
 /// API swapped it with CVAL).
@@ -168,10 +174,10 @@ fn round_trips(machine: Machine) -> Result<Vec<u64>> {
     let gaps: Vec<_> = samples.windows(2).filter(|w| w[1] - w[0] > 100).collect();
     let mut trips = Vec::new();
     for Visit { woke, slept } in visits? {
-        let middle = (woke + (slept - woke) / 2).wrapping_sub(offset);
-        // The offset is too great by what reading it took: some thousands.
-        let near = |w: &&&[u64]| middle + 10_000 > w[0] && middle < w[1] + 10_000;
-        if let Some(gap) = gaps.iter().find(near) {
+        // The guest was off the core for all of the visit.
+        let [woke, slept] = [woke, slept].map(|t| t.wrapping_sub(offset));
+        let around = |w: &&&[u64]| w[0] < woke + SLACK && slept < w[1] + SLACK;
+        if let Some(gap) = gaps.iter().rfind(around) {
             trips.push((gap[1] - gap[0]).saturating_sub(slept - woke));
         }
     }

@@ -55,7 +55,7 @@ fn yield_frame(round: u64) {
 
 /// The same with a timer that fires meanwhile.
 fn yield_with_timer(round: u64) {
-    let deadline = sys::now() + sys::micros(150);
+    let deadline = sys::now() + sys::micros(30);
     let frame = Frame::new(cpu::this(), round)
         .x(0, doorbell())
         .with(Register::CntvCval, deadline)
