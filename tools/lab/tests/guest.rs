@@ -13,18 +13,14 @@ use taichi_lab::{Ending, Kernel, Machine, Outcome, Streams, guest};
 /// Prints what the kernel thinks is wrong, by level.
 const WARNINGS: &str = "dmesg -r | grep '^<[0-4]>' >&2; true";
 
-/// Words in kernel messages that mean that a CPU stood still for too long or
-/// saw something that can't be.
-const SICK: [&str; 8] = [
-    "BUG",
-    "WARNING",
-    "Oops",
-    "lockup",
-    "stall",
-    "Call trace",
-    "hung task",
-    "Unexpected",
-];
+/// Words in kernel messages that mean that something can't be. Complaints about
+/// time ("stall", "hrtimer: interrupt took") are looked for in deterministic
+/// time only: a busy host causes them on a bare machine too.
+const SICK: [&str; 4] = ["BUG", "WARNING", "Oops", "Unexpected"];
+
+/// A warning of Linux 6.12 on a bare machine as well: 11 times in 200 rounds of
+/// hotplug with 7 cores on a busy host.
+const BARE_TOO: &str = "sched_cpu_dying";
 
 fn machine(kernel: Kernel, cores: u32, vcpus: u32) -> Machine {
     Machine {
@@ -59,29 +55,38 @@ fn messages(raw: &[u8]) -> BTreeSet<String> {
 
 fn assert_healthy(outcome: &Outcome) {
     let lines: Vec<&str> = outcome.console.lines().collect();
-    let sick = lines
-        .iter()
-        .position(|l| SICK.iter().any(|s| l.contains(s)));
-    if let Some(at) = sick {
+    let sick = |l: &&str| SICK.iter().any(|s| l.contains(s)) && !l.contains(BARE_TOO);
+    if let Some(at) = lines.iter().position(|l| sick(l)) {
         let context = &lines[at.saturating_sub(5)..lines.len().min(at + 60)];
         panic!("the kernel is not well:\n{}", context.join("\n"));
     }
 }
 
-/// Boots with vCPUs and without the firmware: all CPUs are online, and the
-/// kernel says nothing bad that it doesn't say on the bare machine.
+/// Boots with real concurrency: all CPUs are online and nothing is broken; and
+/// in deterministic time: the kernel prints no warning that it doesn't print on
+/// the bare machine.
 fn boots(kernel: Kernel, cores: u32, vcpus: u32) {
     let script = format!("cat /sys/devices/system/cpu/online; {WARNINGS}");
-    let ours = sh(&machine(kernel.clone(), cores, vcpus), &script);
-    let all = format!("0-{}\n", cores + vcpus - 1);
-    assert_eq!(ours.text(), all, "{}", ours.tail());
+    let online = |count: u32| format!("0-{}\n", count - 1);
+    let ours = machine(kernel.clone(), cores, vcpus);
+    let outcome = sh(&ours, &script);
+    assert_eq!(outcome.text(), online(cores + vcpus), "{}", outcome.tail());
+    assert_healthy(&outcome);
+
+    let measured = Machine {
+        measured: true,
+        spin: false,
+        ..ours
+    };
+    let ours = sh(&measured, &script);
+    assert_eq!(ours.text(), online(cores + vcpus), "{}", ours.tail());
     let bare = Machine {
         bare: true,
-        ..machine(kernel, cores, 0)
+        vcpus: 0,
+        ..measured
     };
     let bare = sh(&bare, &script);
-    let all = format!("0-{}\n", cores - 1);
-    assert_eq!(bare.text(), all, "{}", bare.tail());
+    assert_eq!(bare.text(), online(cores), "{}", bare.tail());
     let (ours, bare) = (messages(&ours.stderr), messages(&bare.stderr));
     let new: Vec<_> = ours.difference(&bare).collect();
     assert!(new.is_empty(), "the bare kernel doesn't print: {new:#?}");
