@@ -228,7 +228,7 @@ fn with_no_cp_core_left_linux_boots_bare() {
         dp: "0-1".parse().unwrap(),
         ..machine(Kernel::Debian612, 2, 1)
     };
-    boots_without_vcpus(&machine, "DP");
+    boots_without_vcpus(&machine, "must stay a CP core");
 }
 
 /// Boots something that can't end by itself; gives the console.
