@@ -33,9 +33,27 @@ global_asm!(
 
     .section .text.taichi_start, "ax"
     taichi_start:
+        // The boot protocol promises neither (Linux sets them itself).
+        msr spsel, #1
+        msr daifset, #0xf
         mov x19, x0
         adrp x20, __image_start
         add x20, x20, :lo12:__image_start
+        // What follows is written with the MMU off, so past the caches, and
+        // read through them later: no line of ours may be in them, not even a
+        // clean one.
+        mrs x0, ctr_el0
+        ubfx x0, x0, #16, #4
+        mov x1, #4
+        lsl x1, x1, x0
+        adrp x2, __image_end
+        add x2, x2, :lo12:__image_end
+        mov x0, x20
+    0:  dc civac, x0
+        add x0, x0, x1
+        cmp x0, x2
+        b.lo 0b
+        dsb sy
         // Apply R_AARCH64_RELATIVE (1027) relocations.
         adrp x0, __rela_start
         add x0, x0, :lo12:__rela_start
@@ -73,7 +91,13 @@ global_asm!(
     // A core that PSCI started: x0 = its Core, MMU off.
     .global taichi_secondary
     taichi_secondary:
+        msr spsel, #1
+        msr daifset, #0xf
         mov x19, x0
+        // Before the registers whose meaning E2H changes.
+        mov x1, #{hcr}
+        msr hcr_el2, x1
+        isb
         adrp x1, {regime}
         add x1, x1, :lo12:{regime}
         ldp x2, x3, [x1]
@@ -100,6 +124,7 @@ global_asm!(
     stack = const memory::STACK,
     stack_top = const core::mem::offset_of!(Core, stack_top),
     regime = sym REGIME,
+    hcr = const HCR_EL2_ONLY,
 );
 
 unsafe extern "C" {
@@ -193,8 +218,11 @@ const SCTLR_EARLY: u64 = SCTLR & !(1 << 19);
 
 // Attribute indices of the coarse map, as in `EARLY_MAIR`.
 const EARLY_MAIR: u64 = 0x04_ff;
-const EARLY_NORMAL: u64 = 0x711; // AF, inner shareable, AttrIdx 0, block
-const EARLY_DEVICE: u64 = 1 << 54 | 0x605; // XN, AF, AttrIdx 1, block
+const EARLY_NORMAL: u64 = 0x741; // AF, inner shareable, AP[1] RES1, AttrIdx 0, block
+const EARLY_DEVICE: u64 = 1 << 54 | 0x645; // XN, AF, AP[1] RES1, AttrIdx 1, block
+/// HCR_EL2 while no context is loaded: E2H and TGE are 0 whatever the loader
+/// left there, because they change what TCR_EL2, CPTR_EL2 and TLBIs mean.
+const HCR_EL2_ONLY: u64 = crate::sysreg::hcr::RW;
 
 #[repr(C, align(4096))]
 struct EarlyTables([u64; 512 * 3]);
@@ -233,13 +261,20 @@ unsafe fn early_mmu(base: u64) {
         }
         mine = ours;
     }
-    let slot = (base >> 30) as usize % 512;
-    tables[mine + slot] = base >> 30 << 30 | EARLY_NORMAL;
+    // One gibibyte, or two where the image lies across their border.
+    for gib in base >> 30..=(memory::image().end - 1) >> 30 {
+        if gib >> 9 == top {
+            tables[mine + gib as usize % 512] = gib << 30 | EARLY_NORMAL;
+        }
+    }
     let pa_range = (read_sysreg!("id_aa64mmfr0_el1") & 0xf).min(5);
     // 48 bits, 4 KiB granule, write-back, inner shareable; RES1 bits 31 and 23.
     let tcr = 1 << 31 | 1 << 23 | pa_range << 16 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 16;
-    // SAFETY: an identity map of all that this code uses.
+    // SAFETY: an identity map of all that this code uses; nothing of it is in
+    // the caches (see `taichi_start`), so that they agree with memory.
     unsafe {
+        write_sysreg!("hcr_el2", HCR_EL2_ONLY);
+        isb();
         write_sysreg!("vbar_el2", &raw const crate::vectors::taichi_vectors as u64);
         write_sysreg!("mair_el2", EARLY_MAIR);
         write_sysreg!("tcr_el2", tcr);
@@ -266,6 +301,8 @@ pub fn install(regime: Regime, _pool: TablePool) {
         let start = REGIME.0.get() as u64;
         memory::clean(start..start + size_of::<Regime>() as u64);
         memory::clean(memory::tables());
+        // Cacheable until now, not cacheable from here on.
+        memory::clean_and_invalidate(memory::telemetry());
         for core in &CORES {
             let start = core.0.get() as u64;
             memory::clean(start..start + size_of::<Core>() as u64);
@@ -383,15 +420,16 @@ pub fn chainload(kernel: u64, tree: u64) -> ! {
     let level = read_sysreg!("currentel") >> 2 & 3;
     memory::clean(memory::tree_area());
     // SAFETY: leaves this program for good; the kernel is where the loader put
-    // it, and its header was checked.
+    // it, and its header was checked. One piece of assembly: with the caches
+    // off the stack is not what it was, so the compiler may not reload from it.
     unsafe {
-        if level == 2 {
-            let off = SCTLR_EARLY & !(1 << 12 | 1 << 2 | 1);
-            asm!("msr sctlr_el2, {}", "isb", "tlbi alle2", "ic iallu", "dsb sy", "isb",
-                in(reg) off, options(nostack));
-        }
-        asm!("mov x1, xzr", "mov x2, xzr", "mov x3, xzr", "br {kernel}",
-            kernel = in(reg) kernel, in("x0") tree, options(noreturn));
+        asm!(
+            "cmp {level}, #2", "b.ne 1f",
+            "msr sctlr_el2, {off}", "isb", "tlbi alle2",
+            "1: ic iallu", "dsb sy", "isb", "br {kernel}",
+            level = in(reg) level, off = in(reg) SCTLR_EARLY & !(1 << 12 | 1 << 2 | 1),
+            kernel = in(reg) kernel, in("x0") tree,
+            in("x1") 0u64, in("x2") 0u64, in("x3") 0u64, options(noreturn));
     }
 }
 

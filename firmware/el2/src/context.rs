@@ -387,20 +387,25 @@ pub fn was_el0() -> bool {
 pub fn inject_abort() {
     let pstate = read_sysreg!("spsr_el2");
     let vbar = read_sysreg!("vbar_el1");
-    // From EL0, from EL1 with SP_EL0, from EL1 with SP_EL1.
-    let (offset, class) = match pstate & 0b1111 {
-        0b0000 => (0x400, 0x24u64),
-        0b0100 => (0x000, 0x25),
-        _ => (0x200, 0x25),
-    };
+    let class = if was_el0() { 0x24u64 } else { 0x25 };
     // SAFETY: writes EL1's exception state, as the architecture would.
     unsafe {
         write_sysreg!("far_el1", read_sysreg!("far_el2"));
         write_sysreg!("esr_el1", class << 26 | 1 << 25 | 0x10);
         write_sysreg!("elr_el1", read_sysreg!("elr_el2"));
         write_sysreg!("spsr_el1", pstate);
-        write_sysreg!("elr_el2", vbar.wrapping_add(offset));
+        write_sysreg!("elr_el2", vbar.wrapping_add(vector(pstate)));
         write_sysreg!("spsr_el2", PSTATE_ENTRY);
+    }
+}
+
+/// Offset of EL1's vector for a synchronous exception from `pstate`.
+fn vector(pstate: u64) -> u64 {
+    match pstate & 0b1_1111 {
+        0b0_0000 => 0x400, // EL0
+        0b0_0100 => 0x000, // EL1 with SP_EL0
+        0b0_0101 => 0x200, // EL1 with SP_EL1
+        _ => 0x600,        // AArch32, which only EL0 can be in
     }
 }
 
@@ -408,17 +413,12 @@ pub fn inject_abort() {
 pub fn inject_undefined() {
     let pstate = read_sysreg!("spsr_el2");
     let vbar = read_sysreg!("vbar_el1");
-    let offset = match pstate & 0b1111 {
-        0b0000 => 0x400,
-        0b0100 => 0x000,
-        _ => 0x200,
-    };
     // SAFETY: as above.
     unsafe {
         write_sysreg!("esr_el1", 1u64 << 25);
         write_sysreg!("elr_el1", read_sysreg!("elr_el2"));
         write_sysreg!("spsr_el1", pstate);
-        write_sysreg!("elr_el2", vbar.wrapping_add(offset));
+        write_sysreg!("elr_el2", vbar.wrapping_add(vector(pstate)));
         write_sysreg!("spsr_el2", PSTATE_ENTRY);
     }
 }

@@ -14,7 +14,7 @@ static DYING: AtomicU32 = AtomicU32::new(0);
 /// Trace records in an epitaph.
 const TRACED: u64 = 32;
 
-/// The epitaph in RAM: text that starts at the telemetry window's last page.
+/// The epitaph in RAM: text in the telemetry window's last two pages.
 struct Stone {
     used: usize,
 }
@@ -46,8 +46,8 @@ fn panic(info: &PanicInfo) -> ! {
     epitaph(|stone| writeln!(stone, "reason: {info}"))
 }
 
-/// Exceptions that must not happen come here, on the fault stack. `frame`
-/// holds x29, x30, x0, x1 of the moment.
+/// Exceptions that must not happen come here, on the fault stack. `frame` is
+/// the stack pointer of the moment.
 #[unsafe(no_mangle)]
 extern "C" fn taichi_fatal(vector: u64, frame: u64) -> ! {
     epitaph(|stone| {
@@ -81,6 +81,11 @@ fn epitaph(reason: impl FnOnce(&mut Stone) -> fmt::Result) -> ! {
 }
 
 fn write(stone: &mut Stone, reason: impl FnOnce(&mut Stone) -> fmt::Result) -> fmt::Result {
+    // Started at EL1, none of EL2's registers can be read.
+    if read_sysreg!("currentel") >> 2 & 3 != 2 {
+        writeln!(stone, "\ntaichi: the firmware died at EL1")?;
+        return reason(stone);
+    }
     let id = read_sysreg!("tpidr_el2") as usize;
     writeln!(
         stone,

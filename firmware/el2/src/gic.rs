@@ -111,6 +111,10 @@ pub fn init_common() {
         // SRE, no bypass, and EL1 may see ICC_SRE_EL1.
         write_sysreg!("icc_sre_el2", 0xfu64);
         isb();
+        // The same at EL1, as Linux sets it: a vCPU may run here before this
+        // core's own Linux has.
+        write_sysreg!("icc_sre_el1", 0x7u64);
+        isb();
         write_sysreg!("ich_hcr_el2", 0u64);
         write_sysreg!("ich_ap1r0_el2", 0u64);
         write_sysreg!("ich_ap0r0_el2", 0u64);

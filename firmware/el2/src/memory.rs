@@ -180,13 +180,26 @@ pub fn tree_room() -> usize {
 
 /// Writes a range back to memory, for readers with their caches off.
 pub fn clean(range: Range<u64>) {
-    // CTR_EL0.DminLine: log2 of the words in the smallest line.
-    let line = 4u64 << ((crate::read_sysreg!("ctr_el0") >> 16) & 0xf);
-    let mut at = range.start & !(line - 1);
-    while at < range.end {
+    for at in lines(range) {
         // SAFETY: cleaning changes no value.
         unsafe { core::arch::asm!("dc cvac, {}", in(reg) at, options(nostack)) };
-        at += line;
     }
     crate::sysreg::dsb_sy();
+}
+
+/// Writes a range back to memory and takes it out of the caches, before it is
+/// used with other attributes.
+pub(crate) fn clean_and_invalidate(range: Range<u64>) {
+    for at in lines(range) {
+        // SAFETY: what is dirty is written back first: no value changes.
+        unsafe { core::arch::asm!("dc civac, {}", in(reg) at, options(nostack)) };
+    }
+    crate::sysreg::dsb_sy();
+}
+
+/// The addresses of a range's cache lines.
+fn lines(range: Range<u64>) -> impl Iterator<Item = u64> {
+    // CTR_EL0.DminLine: log2 of the words in the smallest line.
+    let line = 4u64 << ((crate::read_sysreg!("ctr_el0") >> 16) & 0xf);
+    (range.start & !(line - 1)..range.end).step_by(line as usize)
 }

@@ -46,8 +46,8 @@ fn at<T>(offset: usize, index: usize) -> *const T {
 }
 
 const _: () = assert!(
-    abi::SIZE <= 0x40000,
-    "image.ld reserves too little for telemetry"
+    abi::SIZE as u64 + crate::fault::STONE <= 0x40000,
+    "image.ld reserves too little for telemetry and the epitaph"
 );
 
 /// Adds to a counter that only this core writes.
