@@ -136,6 +136,14 @@ impl Handover {
         Ok(())
     }
 
+    /// Owner, after [`Self::begin_lend`] refused: lends all the same, because a
+    /// vCPU starves and the native context couldn't take the interrupt now.
+    /// What is posted from here on comes with an SGI 0 to a lent core.
+    #[inline]
+    pub fn lend_anyway(&self) {
+        self.state.swap(LENT, SeqCst);
+    }
+
     /// Owner: the native context has the core again.
     #[inline]
     pub fn end_lend(&self) {

@@ -21,7 +21,13 @@ pub fn irq(core: &mut Core) -> Outcome {
         // The physical CPU interface is Linux's: acknowledge only what is
         // EL2's own, and leave the rest pending for the native context.
         match gic::highest_pending() {
-            gic::KICK | gic::MAINTENANCE | gic::HYP_TIMER | gic::VIRTUAL_TIMER => {}
+            gic::KICK | gic::MAINTENANCE | gic::HYP_TIMER => {}
+            gic::VIRTUAL_TIMER => {
+                // Not acknowledged, because an SGI of Linux's that comes in
+                // between would be: masked, it is not pending any more.
+                virtual_timer(m, core);
+                return Outcome::Resume;
+            }
             none if gic::is_spurious(none) => return Outcome::Resume,
             _ => return lend::reclaim(m, core, Reason::Interrupt, timer::now()),
         }
@@ -48,6 +54,7 @@ pub fn irq(core: &mut Core) -> Outcome {
             Outcome::Resume
         }
         none if gic::is_spurious(none) => Outcome::Resume,
+        _ if !m.is_cp(id) => fault::die("acknowledged an interrupt of a DP core's Linux"),
         other => native_interrupt(m, core, other),
     }
 }
@@ -78,9 +85,9 @@ fn virtual_timer(m: &Machine, core: &mut Core) {
         Some(vcpu) => vcpu::timer_fired(m, core, vcpu),
         None => {
             timer::mask_loaded();
-            if gic::pend(core.current().lists(), gic::VIRTUAL_TIMER, false).is_err() {
-                // Ask again when a list register is free.
-                lend::list_registers_full(core);
+            // Below Linux's priority, so it only arrives while one is free.
+            if lend::native_pend(core, gic::VIRTUAL_TIMER, false).is_err() {
+                fault::die("no list register for the timer");
             }
         }
     }
@@ -107,17 +114,10 @@ fn native_interrupt(m: &Machine, core: &mut Core, intid: u32) -> Outcome {
     // Linux's end of a device interrupt deactivates it; SGIs are over here,
     // and LPIs have no active state.
     let physical = !sgi && intid < gic::FIRST_LPI;
-    let lent = core.vcpu().is_some();
-    let lists = core.native().lists();
-    let full = if lent {
-        lists.pend(intid, 0xa0, physical).is_err() || lists.is_full()
-    } else {
-        gic::pend(lists, intid, physical).is_err() || lists.is_full()
-    };
-    if full {
-        lend::list_registers_full(core);
+    if lend::native_pend(core, intid, physical).is_err() {
+        fault::die("no list register for an interrupt that was acknowledged");
     }
-    if lent {
+    if core.vcpu().is_some() {
         lend::interrupt_while_lent(m, core)
     } else {
         Outcome::Resume

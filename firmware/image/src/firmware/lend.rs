@@ -12,6 +12,7 @@ use taichi_abi::doorbell::Reason;
 use taichi_abi::telemetry::{CoreState as Shown, VcpuState as ShownVcpu};
 use taichi_abi::trace::Event;
 use taichi_el2::context;
+use taichi_el2::gic::Full;
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{boot, fault, gic, shared, timer};
@@ -66,6 +67,9 @@ pub fn yielded(core: &mut Core, register: u8) -> Outcome {
     core.give(register, reason as u64)
 }
 
+/// How often a core looks whether its own SGI has arrived.
+const REDELIVERY: u32 = 1_000_000;
+
 enum Lend {
     /// A vCPU is chosen: switch.
     Chosen,
@@ -80,13 +84,14 @@ enum Lend {
 fn lend(m: &Machine, core: &mut Core, why: Why) -> Lend {
     let id = core.id();
     let hand = &m.core[id].hand;
-    while let Err(mail) = hand.begin_lend() {
+    if let Err(mail) = hand.begin_lend() {
         if mail.has(Mail::NATIVE_SGI) {
             native_sgi(m, core);
         }
         if why != Why::Forced {
             return refused(core, mail);
         }
+        hand.lend_anyway();
     }
     if why != Why::Forced && (gic::is_pending() || !m.is_cp(id) && gic::is_priority_active()) {
         hand.end_lend();
@@ -206,45 +211,58 @@ fn back_to_native(
     core.choose_native()
 }
 
-/// The mailbox asked for the core, for an SGI or a probe.
+/// The mailbox of a lent core asked for it, for an SGI or a probe.
 pub fn give_back(m: &Machine, core: &mut Core, mail: Mail) -> Outcome {
     if mail.has(Mail::NATIVE_SGI) {
         native_sgi(m, core);
     }
-    let reason = if mail.has(Mail::RECLAIM) {
-        Reason::Probe
-    } else {
-        Reason::Interrupt
-    };
-    reclaim(m, core, reason, timer::now())
+    if mail.has(Mail::RECLAIM) {
+        return reclaim(m, core, Reason::Probe, timer::now());
+    }
+    interrupt_while_lent(m, core)
 }
 
 /// SGI 0 for the native context, loaded or not.
 pub fn native_sgi(m: &Machine, core: &mut Core) {
     let id = core.id();
     if !m.is_cp(id) {
-        // Linux takes it itself, once the context is loaded.
+        // Linux takes it itself, once the context is loaded. The distributor
+        // may take a moment; one that never delivers must not stop the core.
         gic::send_sgi(m.core[id].kick);
-        while !gic::is_pending() {}
+        for _ in 0..REDELIVERY {
+            if gic::is_pending() {
+                break;
+            }
+        }
         return;
     }
-    let lent = core.vcpu().is_some();
-    let lists = core.native().lists();
-    let full = if lent {
-        lists.pend(gic::KICK, 0xa0, false).is_err()
-    } else {
-        gic::pend(lists, gic::KICK, false).is_err()
-    };
-    if full {
+    if native_pend(core, gic::KICK, false).is_err() {
         // The level stays up, and the maintenance interrupt looks again.
         m.core[id].hand.post(Mail::NATIVE_SGI);
+    }
+}
+
+/// Makes a virtual interrupt pending in a CP core's native context, loaded or
+/// not. When that takes the last list register, no further interrupt but EL2's
+/// own passes until one is free, so that nothing is acknowledged that has no
+/// place.
+pub fn native_pend(core: &mut Core, intid: u32, physical: bool) -> Result<(), Full> {
+    let lent = core.vcpu().is_some();
+    let lists = core.native().lists();
+    let result = if lent {
+        lists.pend(intid, 0xa0, physical).map(|_| ())
+    } else {
+        gic::pend(lists, intid, physical)
+    };
+    if lists.is_full() {
         list_registers_full(core);
     }
+    result
 }
 
 /// A CP core's native list registers are full: just EL2's own interrupts pass
 /// until some are free.
-pub fn list_registers_full(core: &mut Core) {
+fn list_registers_full(core: &mut Core) {
     gic::own_interrupts_only(true);
     core.native().set_underflow(true);
     if core.vcpu().is_none() {
@@ -264,9 +282,9 @@ pub fn list_registers_free(m: &Machine, core: &mut Core) {
     }
 }
 
-/// An interrupt for the native context of a lent CP core is in its list
-/// registers: give the core back, unless it was taken by force from code that
-/// couldn't take the interrupt anyway.
+/// An interrupt for the native context of a lent core is pending there: give
+/// the core back, unless it was taken by force from code that couldn't take
+/// the interrupt anyway.
 pub fn interrupt_while_lent(m: &Machine, core: &mut Core) -> Outcome {
     let forced = matches!(
         m.sched.lock().core(core.id()),
@@ -468,23 +486,21 @@ fn wait(m: &Machine, core: &mut Core) -> Outcome {
             continue;
         }
         match gic::highest_pending() {
-            gic::KICK => {
-                m.end_own(id, gic::acknowledge());
+            gic::KICK | gic::HYP_TIMER => {
+                // Which of the two it was may have changed since.
+                let intid = gic::acknowledge();
+                if intid == gic::HYP_TIMER {
+                    timer::set_deadline(u64::MAX);
+                }
+                m.end_own(id, intid);
                 let mail = m.core[id].hand.take();
                 if mail.has(Mail::NATIVE_SGI) {
                     wake(m, core);
                     native_sgi(m, core);
                     break Outcome::Resume;
                 }
-                if mail.has(Mail::LOOK) && tick(m, core) == Outcome::Switch {
-                    break Outcome::Switch;
-                }
-            }
-            gic::HYP_TIMER => {
-                let intid = gic::acknowledge();
-                timer::set_deadline(u64::MAX);
-                m.end_own(id, intid);
-                if tick(m, core) == Outcome::Switch {
+                let look = intid == gic::HYP_TIMER || mail.has(Mail::LOOK);
+                if look && tick(m, core) == Outcome::Switch {
                     break Outcome::Switch;
                 }
             }
