@@ -76,6 +76,10 @@ pub struct Cpu {
 // fields are written once before other CPUs start, the rest is atomic.
 unsafe impl Sync for Cpu {}
 
+#[allow(
+    clippy::declare_interior_mutable_const,
+    reason = "a blank to copy, never used in place"
+)]
 const NEW: Cpu = Cpu {
     stack: UnsafeCell::new([0; STACK]),
     tables: UnsafeCell::new(Tables::new()),
@@ -167,7 +171,7 @@ pub fn init(machine: Machine) {
 /// Switches the MMU of CPU number `index` on, which calls this.
 pub fn enable_mmu(index: usize, window: u64) {
     // SAFETY: each CPU borrows its own tables, and for this call only.
-    let tables = unsafe { &mut *(&(*CPUS.0.get())[index]).tables.get() };
+    let tables = unsafe { &mut *(*CPUS.0.get())[index].tables.get() };
     mmu::enable(tables, index as u64 + 1, window);
 }
 

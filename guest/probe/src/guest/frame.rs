@@ -119,7 +119,7 @@ const SYSTEM: usize = core::mem::offset_of!(Registers, system);
 const MPIDR: usize = core::mem::offset_of!(Registers, mpidr);
 const RPR: usize = core::mem::offset_of!(Registers, rpr);
 
-const _: () = assert!(size_of::<Frame>() % 16 == 0);
+const _: () = assert!(size_of::<Frame>().is_multiple_of(16));
 
 global_asm!(
     r#"

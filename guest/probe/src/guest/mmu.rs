@@ -58,7 +58,7 @@ fn block(gib: u64, memory: bool) -> u64 {
     } else {
         1 << 54 | 1 << 53
     };
-    gib * GIB | attributes | 1 << 10 | 1
+    (gib * GIB) | attributes | 1 << 10 | 1
 }
 
 /// MAIR: 0 is device memory (nGnRnE), 1 is cacheable memory.

@@ -26,7 +26,7 @@ fn attack(_: u64) {
         return;
     };
     let last = range.base + range.size - 8;
-    for address in [range.base, range.base + range.size / 2 & !7, last] {
+    for address in [range.base, (range.base + range.size / 2) & !7, last] {
         for action in [
             Action::act_load64,
             Action::act_load8,
