@@ -8,6 +8,7 @@
 //! Rust code with atomics needs cacheable memory. [`install`] replaces that
 //! map with the real one, W^X and with guard pages.
 
+use crate::context::{Context, Controls};
 use crate::memory::{self, PAGE, TablePool};
 use crate::percore::Core;
 use crate::sysreg::isb;
@@ -211,6 +212,10 @@ static REGIME: Shared<Regime> = Shared(UnsafeCell::new(Regime::new(0, 0, 0, 0, 0
 static CORES: [Shared<Core>; MAX_CORES] =
     [const { Shared(UnsafeCell::new(Core::new(0))) }; MAX_CORES];
 
+/// The native context of each.
+static NATIVE: [Shared<Context>; MAX_CORES] =
+    [const { Shared(UnsafeCell::new(Context::new(Controls::CP))) }; MAX_CORES];
+
 /// SCTLR_EL2: RES1 bits, WXN, I, SA, C, M.
 const SCTLR: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
 /// The coarse map has our gibibyte writable and executable.
@@ -341,18 +346,19 @@ fn init_core() {
 
 /// Prepares `count` cores, the first of them the one that runs now.
 pub fn prepare_cores(count: usize, boot_core: usize) -> &'static mut Core {
-    for (id, core) in CORES.iter().enumerate().take(count) {
+    for (id, (core, native)) in CORES.iter().zip(&NATIVE).enumerate().take(count) {
         let stack_top = memory::stacks().start + (id as u64 + 1) * memory::STACK - 16;
         // SAFETY: no other core runs, and nobody refers to the block yet. The
         // slot at the top of the stack is above the boot core's own frames.
         unsafe {
-            (*core.0.get()).pin(id, stack_top);
+            (*core.0.get()).pin(id, stack_top, native.0.get());
             *(stack_top as *mut u64) = core.0.get() as u64;
             let start = core.0.get() as u64;
             memory::clean(start..start + size_of::<Core>() as u64);
             memory::clean(stack_top..stack_top + 16);
         }
     }
+    memory::seal_heap();
     // SAFETY: called once, by the boot core, whose block this is.
     let core = unsafe { &mut *CORES[boot_core].0.get() };
     set_index(core.id());
@@ -368,24 +374,13 @@ fn set_index(id: usize) {
 
 /// PSCI CPU_ON below us, so that the core enters Linux under us: it comes to
 /// `secondary`. Gives PSCI's answer.
-pub fn start_core(
-    id: usize,
-    mpidr: u64,
-    entry: u64,
-    argument: u64,
-    controls: crate::context::Controls,
-) -> i64 {
-    let Some(core) = CORES.get(id) else { return -2 };
-    // SAFETY: the core is off, as PSCI's server checked: its block has no
-    // other user. If it isn't, PSCI below refuses, and the context of a
-    // running core is loaded in its registers, not here.
-    unsafe {
-        (*core.0.get())
-            .native()
-            .reset(controls, mpidr, entry, argument);
-        let start = core.0.get() as u64;
-        memory::clean(start..start + size_of::<Core>() as u64);
-    }
+pub fn start_core(id: usize, mpidr: u64, entry: u64, argument: u64, controls: Controls) -> i64 {
+    let (Some(core), Some(native)) = (CORES.get(id), NATIVE.get(id)) else {
+        return -2;
+    };
+    // SAFETY: the core is off, as PSCI's server checked, so that nobody else
+    // uses its context. (It reads block and context with its MMU on.)
+    unsafe { (*native.0.get()).reset(controls, mpidr, entry, argument) };
     smc::psci(
         smc::CPU_ON,
         mpidr,

@@ -10,6 +10,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes a function that gives the address range between two linker symbols.
 macro_rules! region {
@@ -84,21 +85,35 @@ pub fn build_id() -> u64 {
 }
 
 /// A heap that only grows: all of it is used at boot, by the boot core.
-struct Heap(UnsafeCell<u64>);
+struct Heap {
+    used: UnsafeCell<u64>,
+    sealed: AtomicBool,
+}
 
-// SAFETY: just the boot core allocates, before it starts any other; see
-// docs/soundness.md, "heap".
+// SAFETY: just the boot core allocates, and before it starts any other it
+// seals the heap.
 unsafe impl Sync for Heap {}
 
 #[global_allocator]
-static HEAP: Heap = Heap(UnsafeCell::new(0));
+static HEAP: Heap = Heap {
+    used: UnsafeCell::new(0),
+    sealed: AtomicBool::new(false),
+};
+
+/// From here on an allocation is a panic.
+pub(crate) fn seal_heap() {
+    HEAP.sealed.store(true, Ordering::Relaxed);
+}
 
 // SAFETY: hands out each byte of the heap region at most once, aligned.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if self.sealed.load(Ordering::Relaxed) {
+            return ptr::null_mut();
+        }
         let region = heap();
         // SAFETY: one core, no interrupts: no second reference.
-        let used = unsafe { &mut *self.0.get() };
+        let used = unsafe { &mut *self.used.get() };
         let start = (region.start + *used).next_multiple_of(layout.align() as u64);
         let end = start.saturating_add(layout.size() as u64);
         if end > region.end {
@@ -122,7 +137,6 @@ impl TablePool {
     /// # Panics
     /// When called again.
     pub fn take() -> Self {
-        use core::sync::atomic::{AtomicBool, Ordering};
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let first = !TAKEN.swap(true, Ordering::Relaxed);
         assert!(first, "the table pool is taken");

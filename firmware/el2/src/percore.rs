@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What belongs to one real core while it is in EL2.
 
-use crate::context::{Context, Controls};
+use crate::context::Context;
 use crate::shared;
 use crate::sysreg;
 use crate::vcpus::Claim;
@@ -23,7 +23,9 @@ pub struct Core {
     id: usize,
     counters: &'static telemetry::Core,
     ring: &'static Ring,
-    native: Context,
+    /// The native context. Not inside of this block, because `current` may
+    /// point to it while a handler has `&mut Core`.
+    native: *mut Context,
 }
 
 /// What a core counts in before it has its place in the telemetry window.
@@ -36,8 +38,7 @@ enum Next {
 }
 
 impl Core {
-    /// A core with this index; `current` is made to point at the native
-    /// context by [`Core::pin`].
+    /// A core with this index, of no use before [`Core::pin`].
     pub(crate) const fn new(id: usize) -> Self {
         Self {
             current: ptr::null_mut(),
@@ -47,19 +48,21 @@ impl Core {
             id,
             counters: &NO_COUNTERS,
             ring: &NO_RING,
-            native: Context::new(Controls::CP),
+            native: ptr::null_mut(),
         }
     }
 
-    /// Called once, when the core block has its final address.
-    pub(crate) fn pin(&mut self, id: usize, stack_top: u64) {
+    /// Called once, before anybody gets the core. `native` is its context
+    /// alone and stays valid.
+    pub(crate) fn pin(&mut self, id: usize, stack_top: u64, native: *mut Context) {
         self.id = id;
+        self.native = native;
         self.stack_top = stack_top;
         self.counters = shared::core(id);
         self.ring = shared::ring(id);
         self.vcpu = None;
         self.next = None;
-        self.current = &raw mut self.native;
+        self.current = native;
     }
 
     /// The core's index, in the order of the device tree's cpu nodes.
@@ -91,8 +94,8 @@ impl Core {
     /// registers.
     #[inline]
     pub fn current(&mut self) -> &mut Context {
-        // SAFETY: points to `self.native`, or to the context that `self.vcpu`
-        // claims; both live as long as `self`, which is borrowed here.
+        // SAFETY: `self.native`, or the context that `self.vcpu` claims: this
+        // core's alone, and `self` is borrowed while the reference lives.
         unsafe { &mut *self.current }
     }
 
@@ -107,7 +110,8 @@ impl Core {
     /// The native context. While it is not loaded, its fields may be changed.
     #[inline]
     pub fn native(&mut self) -> &mut Context {
-        &mut self.native
+        // SAFETY: as for `current`.
+        unsafe { &mut *self.native }
     }
 
     /// Chooses the native context for [`Outcome::Switch`].
@@ -142,11 +146,11 @@ impl Core {
     /// CPU_ON.
     pub fn enter_native(&mut self) -> ! {
         self.vcpu = None;
-        self.current = &raw mut self.native;
+        self.current = self.native;
         // SAFETY: nothing else runs on this core, and the native context is
         // this core's alone; the stack is left for good.
         unsafe {
-            self.native.load();
+            self.current().load();
             crate::vectors::taichi_enter(self)
         }
     }
@@ -168,7 +172,7 @@ extern "C" fn taichi_world_switch(core: &mut Core) {
             core.current = claim.as_ptr();
             core.vcpu = Some(claim);
         }
-        Some(Next::Native) | None => core.current = &raw mut core.native,
+        Some(Next::Native) | None => core.current = core.native,
     }
     // SAFETY: the vectors return to this context next; the claim, or the core
     // itself, keeps others away from it.
