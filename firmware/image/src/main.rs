@@ -7,7 +7,8 @@
 //! - [`machine`]: the shared state
 //! - [`sync`]: traps; [`interrupts`]: physical interrupts
 //! - [`lend`]: cores change hands
-//! - [`sgi`]: interrupts between CPUs; [`vcpu`]: interrupts for vCPUs
+//! - [`sgi`]: interrupts between CPUs; [`vcpu`], [`native`]: interrupts for
+//!   vCPUs and for native contexts
 //! - [`plan`]: who may touch which memory; [`pages`]: emulated pages; [`power`]: PSCI
 //!
 //! On a host it compiles to an empty program.
@@ -22,6 +23,7 @@ mod firmware {
     pub mod interrupts;
     pub mod lend;
     pub mod machine;
+    pub mod native;
     pub mod pages;
     pub mod plan;
     pub mod power;

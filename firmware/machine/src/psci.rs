@@ -133,6 +133,9 @@ mod function {
 const SMC64: u32 = 1 << 30;
 /// Function ids without [`SMC64`] and the function's number.
 const PSCI_BASE: u32 = 0x8400_0000;
+/// The same of SDEI (Arm DEN 0054): its calls register entry points that the
+/// firmware below would enter at EL2, so that they are not for Linux.
+const SDEI_BASE: u32 = 0x8400_0020;
 /// SMCCC_VERSION, about which PSCI_FEATURES may be asked.
 const SMCCC_VERSION: u32 = 0x8000_0000;
 
@@ -263,6 +266,9 @@ impl Psci {
 
     /// Answers the SMC (or HVC) with function id `fid` and x1 to x3 in `args`.
     pub fn call(&mut self, caller: CpuId, fid: u32, args: [u64; 3]) -> Action {
+        if fid & !SMC64 & !0x1f == SDEI_BASE {
+            return Action::Return(NOT_SUPPORTED);
+        }
         if fid & !SMC64 & !0x1f != PSCI_BASE {
             return Action::Forward;
         }

@@ -265,3 +265,19 @@ proptest! {
         psci.call(CpuId::Vcpu(core), 0x8400_0000 | (psci_fid & 32) << 25 | psci_fid & 31, args);
     }
 }
+
+/// SDEI registers an entry point with the firmware below, which would enter it
+/// at EL2.
+#[test]
+fn linux_may_not_give_el3_entry_points() {
+    let cores = [Mpidr::new(0), Mpidr::new(1)];
+    let mut psci = Psci::new(&cores, &[], 0);
+    for fid in 0xc400_0020..=0xc400_003f {
+        let action = psci.call(CpuId::Core(0), fid, [0x4000_0000, 0, 0]);
+        assert_eq!(action, Action::Return(taichi_machine::psci::NOT_SUPPORTED));
+    }
+    assert_eq!(
+        psci.call(CpuId::Core(0), 0x8000_0000, [0; 3]),
+        Action::Forward
+    );
+}

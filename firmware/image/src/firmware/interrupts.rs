@@ -4,6 +4,7 @@
 
 use super::lend;
 use super::machine::{Machine, machine};
+use super::native;
 use super::vcpu;
 use taichi_abi::doorbell::Reason;
 use taichi_el2::percore::Core;
@@ -68,10 +69,13 @@ fn kicked(m: &Machine, core: &mut Core) -> Outcome {
             vcpu::flush_loaded(m, core, vcpu);
         }
         if mail.for_native() {
-            return lend::give_back(m, core, mail);
+            outcome = lend::give_back(m, core, mail);
+        }
+        if outcome == Outcome::Switch {
+            return outcome;
         }
     } else if mail.has(Mail::NATIVE_SGI) {
-        lend::native_sgi(m, core);
+        native::native_sgi(m, core);
     }
     if mail.has(Mail::LOOK) {
         outcome = lend::tick(m, core);
@@ -86,7 +90,7 @@ fn virtual_timer(m: &Machine, core: &mut Core) {
         None => {
             timer::mask_loaded();
             // Below Linux's priority, so it only arrives while one is free.
-            if lend::native_pend(core, gic::VIRTUAL_TIMER, false).is_err() {
+            if native::pend(core, gic::VIRTUAL_TIMER, false).is_err() {
                 fault::die("no list register for the timer");
             }
         }
@@ -99,7 +103,7 @@ fn maintenance(m: &Machine, core: &mut Core) {
     core.current().set_underflow(false);
     match core.vcpu() {
         Some(vcpu) => vcpu::flush_loaded(m, core, vcpu),
-        None => lend::list_registers_free(m, core),
+        None => native::list_registers_free(m, core),
     }
 }
 
@@ -114,7 +118,7 @@ fn native_interrupt(m: &Machine, core: &mut Core, intid: u32) -> Outcome {
     // Linux's end of a device interrupt deactivates it; SGIs are over here,
     // and LPIs have no active state.
     let physical = !sgi && intid < gic::FIRST_LPI;
-    if lend::native_pend(core, intid, physical).is_err() {
+    if native::pend(core, intid, physical).is_err() {
         fault::die("no list register for an interrupt that was acknowledged");
     }
     if core.vcpu().is_some() {

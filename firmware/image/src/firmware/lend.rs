@@ -6,13 +6,13 @@
 //! not inside an interrupt handler whose priority is active in hardware.
 
 use super::machine::{Machine, machine};
+use super::native::native_sgi;
 use super::vcpu;
 use core::sync::atomic::Ordering::Relaxed;
 use taichi_abi::doorbell::Reason;
 use taichi_abi::telemetry::{CoreState as Shown, VcpuState as ShownVcpu};
 use taichi_abi::trace::Event;
 use taichi_el2::context;
-use taichi_el2::gic::Full;
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{boot, fault, gic, shared, timer};
@@ -66,9 +66,6 @@ pub fn yielded(core: &mut Core, register: u8) -> Outcome {
     m.core[core.id()].yield_register.store(NO_REGISTER, Relaxed);
     core.give(register, reason as u64)
 }
-
-/// How often a core looks whether its own SGI has arrived.
-const REDELIVERY: u32 = 1_000_000;
 
 enum Lend {
     /// A vCPU is chosen: switch.
@@ -222,66 +219,6 @@ pub fn give_back(m: &Machine, core: &mut Core, mail: Mail) -> Outcome {
     interrupt_while_lent(m, core)
 }
 
-/// SGI 0 for the native context, loaded or not.
-pub fn native_sgi(m: &Machine, core: &mut Core) {
-    let id = core.id();
-    if !m.is_cp(id) {
-        // Linux takes it itself, once the context is loaded. The distributor
-        // may take a moment; one that never delivers must not stop the core.
-        gic::send_sgi(m.core[id].kick);
-        for _ in 0..REDELIVERY {
-            if gic::is_pending() {
-                break;
-            }
-        }
-        return;
-    }
-    if native_pend(core, gic::KICK, false).is_err() {
-        // The level stays up, and the maintenance interrupt looks again.
-        m.core[id].hand.post(Mail::NATIVE_SGI);
-    }
-}
-
-/// Makes a virtual interrupt pending in a CP core's native context, loaded or
-/// not. When that takes the last list register, no further interrupt but EL2's
-/// own passes until one is free, so that nothing is acknowledged that has no
-/// place.
-pub fn native_pend(core: &mut Core, intid: u32, physical: bool) -> Result<(), Full> {
-    let lent = core.vcpu().is_some();
-    let lists = core.native().lists();
-    let result = if lent {
-        lists.pend(intid, 0xa0, physical).map(|_| ())
-    } else {
-        gic::pend(lists, intid, physical)
-    };
-    if lists.is_full() {
-        list_registers_full(core);
-    }
-    result
-}
-
-/// A CP core's native list registers are full: just EL2's own interrupts pass
-/// until some are free.
-fn list_registers_full(core: &mut Core) {
-    gic::own_interrupts_only(true);
-    core.native().set_underflow(true);
-    if core.vcpu().is_none() {
-        gic::set_underflow(true);
-    }
-}
-
-/// They are free again.
-pub fn list_registers_free(m: &Machine, core: &mut Core) {
-    gic::own_interrupts_only(false);
-    if m.core[core.id()]
-        .hand
-        .take_only(Mail::NATIVE_SGI)
-        .has(Mail::NATIVE_SGI)
-    {
-        native_sgi(m, core);
-    }
-}
-
 /// An interrupt for the native context of a lent core is pending there: give
 /// the core back, unless it was taken by force from code that couldn't take
 /// the interrupt anyway.
@@ -342,14 +279,17 @@ pub fn tick(m: &Machine, core: &mut Core) -> Outcome {
 }
 
 fn forced_and_masked(m: &Machine, core: &mut Core) -> bool {
-    let state = m.sched.lock().core(core.id());
-    matches!(
-        state,
-        CoreState::Lent {
-            why: Why::Forced,
-            ..
-        }
-    ) && !core.native().interrupts_enabled()
+    let forced = |state| {
+        matches!(
+            state,
+            CoreState::Lent {
+                why: Why::Forced,
+                ..
+            }
+        )
+    };
+    // Cheap and nearly always enough; the state needs the lock.
+    !core.native().interrupts_enabled() && forced(m.sched.lock().core(core.id()))
 }
 
 /// Sets this core's hypervisor timer anew, as every call of the scheduler asks

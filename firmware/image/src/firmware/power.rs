@@ -10,7 +10,7 @@ use taichi_el2::context::Controls;
 use taichi_el2::percore::Core;
 use taichi_el2::vcpus::Claim;
 use taichi_el2::vectors::Outcome;
-use taichi_el2::{boot, fault, shared, smc, timer};
+use taichi_el2::{boot, fault, gic, shared, smc, timer};
 use taichi_machine::psci::{ALREADY_ON, Action, CpuId, DENIED, ON_PENDING, SUCCESS};
 
 /// How often CPU_ON is tried again while the core is still on its way off.
@@ -126,6 +126,7 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
     drop(sched);
     timer::set_deadline(u64::MAX);
     m.kick_all(kicks);
+    return_interrupts(m, core);
     let state = &shared::core(id).state;
     state.store(CoreState::Off as u64, Ordering::Relaxed);
     m.psci.lock().stopped(CpuId::Core(id));
@@ -141,4 +142,22 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
     lend::rearm(core, deadline);
     state.store(CoreState::Native as u64, Ordering::Relaxed);
     give(core, denied)
+}
+
+/// Gives device interrupts that wait in a leaving CP core's list registers back
+/// to the distributor, which sends them where Linux routed them meanwhile. (An
+/// LPI can't be made pending again that way; Linux moves those by the ITS.)
+fn return_interrupts(m: &Machine, core: &mut Core) {
+    const ISPENDR: u64 = 0x200;
+    if !m.is_cp(core.id()) {
+        return;
+    }
+    let lists = core.current().lists();
+    gic::refresh(lists);
+    let waiting = lists.lr.map(|lr| if lr >> 62 != 0 { lr as u32 } else { 0 });
+    for intid in waiting.into_iter().filter(|i| (32..1020).contains(i)) {
+        m.distributor
+            .write32(ISPENDR + u64::from(intid / 32 * 4), 1 << (intid % 32));
+        gic::deactivate(intid);
+    }
 }

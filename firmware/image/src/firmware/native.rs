@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Interrupts for native contexts: on CP cores through list registers, loaded
+//! or not; on DP cores Linux takes them itself.
+
+use super::machine::Machine;
+use taichi_el2::gic;
+use taichi_el2::gic::Full;
+use taichi_el2::percore::Core;
+use taichi_sched::handover::Mail;
+
+/// How often a core looks whether its own SGI has arrived.
+const REDELIVERY: u32 = 1_000_000;
+
+/// SGI 0 for the native context, loaded or not.
+pub fn native_sgi(m: &Machine, core: &mut Core) {
+    let id = core.id();
+    if !m.is_cp(id) {
+        // Linux takes it itself, once the context is loaded. The distributor
+        // may take a moment; one that never delivers must not stop the core.
+        gic::send_sgi(m.core[id].kick);
+        for _ in 0..REDELIVERY {
+            if gic::is_pending() {
+                break;
+            }
+        }
+        return;
+    }
+    if pend(core, gic::KICK, false).is_err() {
+        // The level stays up, and the maintenance interrupt looks again.
+        m.core[id].hand.post(Mail::NATIVE_SGI);
+    }
+}
+
+/// Makes a virtual interrupt pending in a CP core's native context, loaded or
+/// not. When that takes the last list register, no further interrupt but EL2's
+/// own passes until one is free, so that nothing is acknowledged that has no
+/// place.
+pub fn pend(core: &mut Core, intid: u32, physical: bool) -> Result<(), Full> {
+    let lent = core.vcpu().is_some();
+    let lists = core.native().lists();
+    let result = if lent {
+        lists.pend(intid, 0xa0, physical).map(|_| ())
+    } else {
+        gic::pend(lists, intid, physical)
+    };
+    if lists.is_full() {
+        list_registers_full(core);
+    }
+    result
+}
+
+/// A CP core's native list registers are full: just EL2's own interrupts pass
+/// until some are free.
+fn list_registers_full(core: &mut Core) {
+    gic::own_interrupts_only(true);
+    core.native().set_underflow(true);
+    if core.vcpu().is_none() {
+        gic::set_underflow(true);
+    }
+}
+
+/// They are free again.
+pub fn list_registers_free(m: &Machine, core: &mut Core) {
+    gic::own_interrupts_only(false);
+    if m.core[core.id()]
+        .hand
+        .take_only(Mail::NATIVE_SGI)
+        .has(Mail::NATIVE_SGI)
+    {
+        native_sgi(m, core);
+    }
+}
