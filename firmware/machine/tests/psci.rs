@@ -161,7 +161,7 @@ fn other_functions() {
         0x8000_0000,
         0xc500_0020,
         0x8300_0001,
-        0x8400_0020,
+        0x8400_0040,
         0x0400_0000,
     ] {
         assert_eq!(call(fid, 0), Action::Forward, "{fid:#x}");
