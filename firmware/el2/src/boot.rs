@@ -76,10 +76,10 @@ global_asm!(
     3:  stp xzr, xzr, [x0], #16
         cmp x0, x1
         b.lo 3b
-        // The first core's stack, for now without its Core.
-        adrp x0, __stacks_start
-        add x0, x0, :lo12:__stacks_start
-        add x0, x0, #{stack}
+        // The last core's stack, for now without its Core: a deep tree may
+        // need more, and below it are the others', which nobody uses yet.
+        adrp x0, __stacks_end
+        add x0, x0, :lo12:__stacks_end
         sub x0, x0, #16
         mov sp, x0
         mov x0, x19
@@ -122,7 +122,6 @@ global_asm!(
         bl taichi_secondary_rust
         b .
     "#,
-    stack = const memory::STACK,
     stack_top = const core::mem::offset_of!(Core, stack_top),
     regime = sym REGIME,
     hcr = const HCR_EL2_ONLY,
