@@ -154,10 +154,10 @@ fn virtual_redistributor(
     match effect {
         Some(Effect::Enabled(set)) => {
             m.vcpu[vcpu].enabled.store(set, SeqCst);
-            // What was pending and is enabled now must be seen to.
-            let pending = m.vcpu[vcpu].pending.load(SeqCst) & set;
-            if pending != 0 {
-                vcpu::pend(core, vcpu, pending.trailing_zeros());
+            // What was pending and is enabled now must be seen to; but not be
+            // made pending again, because the vCPU may be taking it.
+            if vcpu::has_pending(m, vcpu) {
+                vcpu::notify(core, vcpu);
             }
         }
         Some(Effect::Pend(set)) => {

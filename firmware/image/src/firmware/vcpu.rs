@@ -25,6 +25,12 @@ pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
         return;
     };
     target.pending.fetch_or(1 << intid, SeqCst);
+    notify(core, vcpu);
+}
+
+/// Any core: sees to it that a vCPU takes what is pending for it.
+pub fn notify(core: &mut Core, vcpu: usize) {
+    let m = machine();
     if core.vcpu() == Some(vcpu) {
         flush_loaded(m, core, vcpu);
         return;
@@ -43,7 +49,7 @@ pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
     drop(sched);
     lend::rearm(core, deadline);
     if place == VcpuState::Idle {
-        core.trace(now, Event::Ready, Some(vcpu), u64::from(intid));
+        core.trace(now, Event::Ready, Some(vcpu), 0);
     }
     m.kick_all(kicks);
 }
