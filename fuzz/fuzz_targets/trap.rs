@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use taichi_machine::affinity::{Mpidr, vcpu_mpidr};
-use taichi_machine::irouter::Router;
+use taichi_machine::irouter::{FIRST, LAST, Router};
 use taichi_machine::psci::{CpuId, Psci};
 use taichi_machine::redist::VirtualRedistributor;
 use taichi_machine::sgi_page::{Filtered, PROTECTED, filter};
@@ -48,7 +48,9 @@ fuzz_target!(|steps: Vec<Step>| {
                         && let Some(route) = routes.get_mut(route as usize / 8)
                     {
                         *route = write.value;
-                        assert!(!vcpus.iter().any(|vcpu| vcpu.value() == write.value));
+                        // Around them are reserved registers, which pass.
+                        let spi = (FIRST..LAST + 8).contains(&write.offset);
+                        assert!(!spi || !vcpus.iter().any(|v| v.value() == write.value));
                     }
                 } else {
                     let read = frame.read(offset, size);

@@ -132,8 +132,8 @@ const PC: u64 = 32;
 
 /// Sets core register `number`: x0-x30, or [`PC`].
 fn set(vcpu: &VcpuFd, number: u64, value: u64) -> Result<()> {
-    debug_assert!(KVM_REG_ARM_COPROC_SHIFT == 16);
-    let id = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | 2 * number;
+    const { assert!(KVM_REG_ARM_COPROC_SHIFT == 16) };
+    let id = KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | (2 * number);
     vcpu.set_one_reg(id, &value.to_le_bytes())
         .context("setting a register of the guest")?;
     Ok(())
