@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::progress;
 
 pub mod count;
+mod install;
 mod steps;
 
 pub use count::Counts;

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The steps themselves.
 
-use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Run;
+use super::install::{DENY, FUZZ};
 use crate::build::{self, BARE, LINUX};
 use crate::cache::Cache;
 use crate::tools;
@@ -20,7 +19,7 @@ const LINUX_PACKAGES: [&str; 2] = ["taichi-guest", "taichi-kvm-peer"];
 /// How long each fuzz target runs, in seconds.
 const FUZZ_SECONDS: u32 = 20;
 
-/// Formatting, lints, licences.
+/// Formatting, lints, dependencies.
 pub fn source(run: &mut Run) {
     run.step("formatting", |_| Ok(cargo(&["fmt", "--all", "--check"])));
     run.step("clippy", |_| {
@@ -40,14 +39,19 @@ pub fn source(run: &mut Run) {
             });
         }
     }
-    if has(cargo(&["deny", "--version"])) {
-        run.step("licences and advisories", |_| {
-            Ok(cargo(&["deny", "--log-level=error", "check"]))
+    run.step("licences and sources of dependencies", |cache| {
+        deny(cache, &["check", "licenses", "bans", "sources"])
+    });
+    // The database is a repository, which not every machine can reach that
+    // reaches crates.io.
+    if deny(&run.cache, &["fetch", "db"]).is_ok_and(has) {
+        run.step("advisories against dependencies", |cache| {
+            deny(cache, &["check", "--disable-fetch", "advisories"])
         });
     } else {
         run.skip(
-            "licences and advisories",
-            "no cargo-deny; cargo install cargo-deny",
+            "advisories against dependencies",
+            "the RustSec database can't be fetched from GitHub",
         );
     }
 }
@@ -98,16 +102,13 @@ pub fn fuzz(run: &mut Run) {
             "no nightly toolchain; rustup toolchain install nightly",
         );
     }
-    let installed = ensure_cargo_fuzz(&run.cache);
-    if let Err(error) = installed {
-        return run.skip("fuzzing", &format!("{error:#}"));
-    }
     for target in targets {
         run.step(&format!("fuzzing {target} for {FUZZ_SECONDS} s"), |cache| {
             let corpus = build::workspace().join("fuzz/corpus").join(&target);
             fs::create_dir_all(&corpus).context("making a fuzz corpus")?;
-            let mut command = nightly(&["fuzz", "run", &target]);
-            command.arg(corpus);
+            let mut command = Command::new(FUZZ.ensure(cache)?);
+            without_host(&mut command).env("RUSTUP_TOOLCHAIN", "nightly");
+            command.args(["run", &target]).arg(corpus);
             let seeds = build::workspace().join("firmware/machine/tests/data");
             if target == "tree" && seeds.is_dir() {
                 command.arg(seeds);
@@ -117,7 +118,6 @@ pub fn fuzz(run: &mut Run) {
                 &format!("-max_total_time={FUZZ_SECONDS}"),
                 "-verbosity=0",
             ]);
-            command.env("PATH", path_with(cache)?);
             command.env("CARGO_TARGET_DIR", build::target_directory().join("fuzz"));
             Ok(command)
         });
@@ -198,17 +198,27 @@ fn clippy(cache: &Cache, target: &str, package: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// cargo-deny, quick to say that a host can't be reached.
+fn deny(cache: &Cache, args: &[&str]) -> Result<Command> {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(DENY.ensure(cache)?).args(args);
+    command.current_dir(build::workspace());
+    Ok(command)
+}
+
 /// The nightly toolchain's cargo, by rustup.
 fn nightly(args: &[&str]) -> Command {
     let mut cargo = Command::new("cargo");
+    without_host(&mut cargo).arg("+nightly").args(args);
     cargo
-        .arg("+nightly")
-        .args(args)
-        .current_dir(build::workspace());
+}
+
+/// A command in the workspace that knows nothing of the toolchain that built us.
+fn without_host(command: &mut Command) -> &mut Command {
     for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTFLAGS"] {
-        cargo.env_remove(name);
+        command.env_remove(name);
     }
-    cargo
+    command.current_dir(build::workspace())
 }
 
 /// Whether a command runs and succeeds.
@@ -231,27 +241,4 @@ fn fuzz_targets() -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// Installs cargo-fuzz into the cache, unless it is there or on the host.
-fn ensure_cargo_fuzz(cache: &Cache) -> Result<()> {
-    let mut there = nightly(&["fuzz", "--version"]);
-    there.env("PATH", path_with(cache)?);
-    if has(there) {
-        return Ok(());
-    }
-    let _lock = cache.lock()?;
-    let status = cargo(&["install", "--quiet", "--locked", "cargo-fuzz", "--root"])
-        .arg(cache.path("cargo"))
-        .status()
-        .context("running cargo install")?;
-    ensure!(status.success(), "cargo install cargo-fuzz failed");
-    Ok(())
-}
-
-/// PATH with the cache's cargo tools behind everything else.
-fn path_with(cache: &Cache) -> Result<OsString> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let tools = cache.path("cargo/bin");
-    env::join_paths(env::split_paths(&path).chain([tools])).context("extending PATH")
 }
