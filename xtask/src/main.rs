@@ -11,9 +11,9 @@ use taichi_lab::check;
 const HELP: &str = "\
 Usage: cargo xtask test [--host]
 
-Formatting, clippy, licences, host tests, model checking, fuzzing, and the
-tests in QEMU; installs what is missing into a cache directory. The last line
-is the count.
+Formatting, clippy, licences, the book, host tests, model checking, fuzzing,
+and the tests in QEMU; installs what is missing into a cache directory. The last
+line is the count.
 
 --host  leave out the tests in QEMU
 ";

@@ -27,6 +27,11 @@ pub const FUZZ: Tool = Tool {
     name: "cargo-fuzz",
     version: "0.13.2",
 };
+/// Makes the book of docs/.
+pub const MDBOOK: Tool = Tool {
+    name: "mdbook",
+    version: "0.5.4",
+};
 
 /// How the tools are built: in little time. None of them works for more than
 /// seconds, so optimization (with fat LTO, as cargo-deny asks for) costs more

@@ -5,11 +5,12 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::cache::Cache;
 use crate::progress;
 
+mod book;
 pub mod count;
 mod install;
 mod steps;
@@ -50,13 +51,21 @@ struct Run {
 impl Run {
     /// A step that passes or fails as a whole.
     fn step(&mut self, name: &str, step: impl FnOnce(&Cache) -> Result<Command>) {
-        progress::step(name);
-        let done = step(&self.cache).and_then(|mut command| {
-            let status = command.stdin(Stdio::null()).status();
-            Ok(status
-                .with_context(|| format!("running {command:?}"))?
-                .success())
+        self.check(name, |cache| {
+            let mut command = step(cache)?;
+            let status = command
+                .stdin(Stdio::null())
+                .status()
+                .with_context(|| format!("running {command:?}"))?;
+            ensure!(status.success(), "{status}");
+            Ok(())
         });
+    }
+
+    /// A step that we do ourselves.
+    fn check(&mut self, name: &str, check: impl FnOnce(&Cache) -> Result<()>) {
+        progress::step(name);
+        let done = check(&self.cache).map(|()| true);
         let passed = self.passed(name, done);
         self.counts += Counts::one(passed);
     }

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::Run;
 use super::install::{DENY, FUZZ};
+use super::{Run, book};
 use crate::build::{self, BARE, LINUX};
 use crate::cache::Cache;
 use crate::tools;
@@ -19,7 +19,7 @@ const LINUX_PACKAGES: [&str; 2] = ["taichi-guest", "taichi-kvm-peer"];
 /// How long each fuzz target runs, in seconds.
 const FUZZ_SECONDS: u32 = 20;
 
-/// Formatting, lints, dependencies.
+/// Formatting, lints, dependencies, the book.
 pub fn source(run: &mut Run) {
     run.step("formatting", |_| Ok(cargo(&["fmt", "--all", "--check"])));
     run.step("clippy", |_| {
@@ -54,6 +54,7 @@ pub fn source(run: &mut Run) {
             "the RustSec database can't be fetched from GitHub",
         );
     }
+    run.check("the book", book::check);
 }
 
 /// Tests of the host: units, documentation, the model checker, Miri.
