@@ -56,36 +56,50 @@ fn messages(raw: &[u8]) -> BTreeSet<String> {
 fn assert_healthy(outcome: &Outcome) {
     let lines: Vec<&str> = outcome.console.lines().collect();
     let sick = |l: &&str| SICK.iter().any(|s| l.contains(s)) && !l.contains(BARE_TOO);
-    if let Some(at) = lines.iter().position(|l| sick(l)) {
+    if let Some(at) = lines.iter().position(sick) {
         let context = &lines[at.saturating_sub(5)..lines.len().min(at + 60)];
         panic!("the kernel is not well:\n{}", context.join("\n"));
     }
 }
 
+/// Prints which CPUs are online, and warnings.
+fn online_and_warnings() -> String {
+    format!("cat /sys/devices/system/cpu/online; {WARNINGS}")
+}
+
+/// What the kernel calls the CPUs that are online, all of `count`.
+fn online(count: u32) -> String {
+    format!("0-{}\n", count - 1)
+}
+
 /// Boots with real concurrency: all CPUs are online and nothing is broken; and
-/// in deterministic time: the kernel prints no warning that it doesn't print on
-/// the bare machine.
+/// in deterministic time.
 fn boots(kernel: Kernel, cores: u32, vcpus: u32) {
-    let script = format!("cat /sys/devices/system/cpu/online; {WARNINGS}");
-    let online = |count: u32| format!("0-{}\n", count - 1);
-    let ours = machine(kernel.clone(), cores, vcpus);
-    let outcome = sh(&ours, &script);
+    let outcome = sh(
+        &machine(kernel.clone(), cores, vcpus),
+        &online_and_warnings(),
+    );
     assert_eq!(outcome.text(), online(cores + vcpus), "{}", outcome.tail());
     assert_healthy(&outcome);
+    warns_no_more_than_bare(kernel, cores, vcpus);
+}
 
+/// Boots in deterministic time: the kernel prints no warning that it doesn't
+/// print on the bare machine.
+fn warns_no_more_than_bare(kernel: Kernel, cores: u32, vcpus: u32) {
     let measured = Machine {
         measured: true,
         spin: false,
-        ..ours
+        ..machine(kernel, cores, vcpus)
     };
-    let ours = sh(&measured, &script);
+    let ours = sh(&measured, &online_and_warnings());
     assert_eq!(ours.text(), online(cores + vcpus), "{}", ours.tail());
     let bare = Machine {
         bare: true,
         vcpus: 0,
         ..measured
     };
-    let bare = sh(&bare, &script);
+    let bare = sh(&bare, &online_and_warnings());
     assert_eq!(bare.text(), online(cores), "{}", bare.tail());
     let (ours, bare) = (messages(&ours.stderr), messages(&bare.stderr));
     let new: Vec<_> = ours.difference(&bare).collect();
@@ -112,29 +126,50 @@ fn boots_4_cores_3_vcpus_linux_6_12() {
     boots(Kernel::Debian612, 4, 3);
 }
 
-/// Twenty CPUs with real concurrency: all come up and run. Two host cores are
-/// too slow for the timer ticks of twelve, so Linux may complain of the time it
-/// takes, and deterministic time would take too long.
-fn all_come_up(kernel: Kernel) {
-    let script = "cat /sys/devices/system/cpu/online; \
-                  for cpu in 0 11 12 19; do taskset -c $cpu echo $cpu; done";
-    let outcome = sh(&machine(kernel, 12, 8), script);
-    assert_eq!(
-        outcome.text(),
-        "0-19\n0\n11\n12\n19\n",
-        "{}",
-        outcome.tail()
+#[test]
+fn boots_2_cores_0_vcpus_linux_6_1() {
+    boots(Kernel::Debian61, 2, 0);
+}
+
+#[test]
+fn boots_2_cores_16_vcpus_linux_6_12() {
+    boots(Kernel::Debian612, 2, 16);
+}
+
+/// Many CPUs. With real concurrency, all come up and run: two host cores are too
+/// slow for the timer ticks of twelve, so Linux may complain of the time it
+/// takes. In deterministic time it must not.
+fn boots_large(kernel: Kernel, cores: u32, vcpus: u32) {
+    let probes = [0, cores - 1, cores, cores + vcpus - 1].map(|cpu| cpu.to_string());
+    let script = format!(
+        "cat /sys/devices/system/cpu/online; \
+         for cpu in {}; do taskset -c $cpu echo $cpu; done",
+        probes.join(" ")
     );
+    let outcome = sh(&machine(kernel.clone(), cores, vcpus), &script);
+    let expected = online(cores + vcpus) + &probes.join("\n") + "\n";
+    assert_eq!(outcome.text(), expected, "{}", outcome.tail());
+    warns_no_more_than_bare(kernel, cores, vcpus);
 }
 
 #[test]
 fn boots_12_cores_8_vcpus_linux_6_1() {
-    all_come_up(Kernel::Debian61);
+    boots_large(Kernel::Debian61, 12, 8);
 }
 
 #[test]
 fn boots_12_cores_8_vcpus_linux_6_12() {
-    all_come_up(Kernel::Debian612);
+    boots_large(Kernel::Debian612, 12, 8);
+}
+
+#[test]
+fn boots_16_cores_16_vcpus_linux_6_1() {
+    boots_large(Kernel::Debian61, 16, 16);
+}
+
+#[test]
+fn boots_16_cores_16_vcpus_linux_6_12() {
+    boots_large(Kernel::Debian612, 16, 16);
 }
 
 #[test]
