@@ -28,6 +28,7 @@ pub fn source(run: &mut Run) {
             "--quiet",
             "--workspace",
             "--all-targets",
+            "--all-features",
             "--",
             "-Dwarnings",
         ]))
