@@ -158,12 +158,7 @@ fn the_accelerator_sees_who_runs_and_probes() {
     assert!(telemetry.is_lent(1));
     assert!(!telemetry.is_lent(2), "no such core");
     assert_eq!(telemetry.cores().len(), 2);
-    assert_eq!(
-        telemetry.cores()[1]
-            .lends
-            .load(std::sync::atomic::Ordering::Relaxed),
-        42
-    );
+    assert_eq!(telemetry.cores()[1].lends(), 42);
     assert_eq!(telemetry.vcpus().len(), 1);
     firmware.set_state(1, CoreState::Native, 0);
     assert!(!telemetry.is_lent(1));

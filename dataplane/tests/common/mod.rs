@@ -97,7 +97,7 @@ impl Firmware {
     }
 
     pub fn set_lends(&self, core: usize, lends: u64) {
-        let at = telemetry::CORE_OFFSET + core * size_of::<Core>() + offset_of!(Core, lends);
+        let at = telemetry::CORE_OFFSET + core * size_of::<Core>() + offset_of!(Core, reclaims);
         self.put(TELEMETRY, at, lends);
     }
 

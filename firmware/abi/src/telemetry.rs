@@ -10,6 +10,7 @@
 //! Times are ticks of the system counter (CNTVCT_EL0), [`Header::frequency`]
 //! a second.
 
+use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// First word of [`Header`]: "TAICHI" and two zero bytes, little-endian.
@@ -68,34 +69,31 @@ pub struct Core {
     pub state: AtomicU64,
     /// MPIDR_EL1's affinity fields.
     pub mpidr: AtomicU64,
-    /// Times the core was lent.
-    pub lends: AtomicU64,
-    /// Ticks the core was lent.
+    /// Ticks the core was lent, counted when a vCPU leaves it.
     pub lent_ticks: AtomicU64,
-    /// Loads from the yield register.
-    pub yields: AtomicU64,
-    /// Of these, answered with [`crate::doorbell::Reason::Nothing`].
+    /// Ticks Linux's own CPU idled with no vCPU to run.
+    pub waiting_ticks: AtomicU64,
+    /// Times the core came back, by [`crate::doorbell::Reason`]; `Nothing`
+    /// means that the vCPU had nothing more to do. See [`Self::lends`].
+    pub reclaims: [AtomicU64; 8],
+    /// Loads from the yield register that lent nothing, because no vCPU was
+    /// ready.
     pub yields_empty: AtomicU64,
-    /// Reclaims because the slice was over.
-    pub reclaims_slice: AtomicU64,
-    /// Reclaims because of an interrupt of the native context.
-    pub reclaims_interrupt: AtomicU64,
-    /// Reclaims because of a probe.
-    pub reclaims_probe: AtomicU64,
     /// Lends refused because something for the native context was pending.
     pub refusals: AtomicU64,
     /// Probes stored for this core while it was native.
     pub probes_late: AtomicU64,
     /// Times this core was taken from busy native code for a starving vCPU.
     pub forced: AtomicU64,
-    /// Traps from EL1/EL0 (synchronous exceptions to EL2).
+    /// Traps from EL1/EL0 (synchronous exceptions to EL2), but for yields and
+    /// SGI sends, which have counters of their own.
     pub traps: AtomicU64,
     /// Physical interrupts taken to EL2.
     pub interrupts: AtomicU64,
     /// SGIs that EL1 sent from this core.
     pub sgis: AtomicU64,
-    /// Ticks Linux's own CPU idled with no vCPU to run.
-    pub waiting_ticks: AtomicU64,
+    /// Times another vCPU followed at the end of a slice.
+    pub rotations: AtomicU64,
 }
 
 impl Core {
@@ -104,21 +102,24 @@ impl Core {
         Self {
             state: AtomicU64::new(0),
             mpidr: AtomicU64::new(0),
-            lends: AtomicU64::new(0),
             lent_ticks: AtomicU64::new(0),
-            yields: AtomicU64::new(0),
+            waiting_ticks: AtomicU64::new(0),
+            reclaims: [const { AtomicU64::new(0) }; 8],
             yields_empty: AtomicU64::new(0),
-            reclaims_slice: AtomicU64::new(0),
-            reclaims_interrupt: AtomicU64::new(0),
-            reclaims_probe: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             probes_late: AtomicU64::new(0),
             forced: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
             sgis: AtomicU64::new(0),
-            waiting_ticks: AtomicU64::new(0),
+            rotations: AtomicU64::new(0),
         }
+    }
+
+    /// Times the core was lent and came back.
+    pub fn lends(&self) -> u64 {
+        let all = self.reclaims.iter().map(|n| n.load(Relaxed));
+        all.fold(0, u64::wrapping_add)
     }
 }
 
@@ -130,22 +131,18 @@ pub enum VcpuState {
     Off = 0,
     /// It executed WFI and waits for an interrupt.
     Idle = 1,
-    /// It could run and has no core.
-    Ready = 2,
-    /// It runs; bits 8..16 of the state hold the core's number.
-    Running = 3,
+    /// It could run. It does where a core's state names it, else it is ready.
+    Runnable = 2,
 }
 
 /// One vCPU. 128 bytes.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub struct Vcpu {
-    /// A [`VcpuState`], and the core in bits 8..16.
+    /// A [`VcpuState`].
     pub state: AtomicU64,
     /// The affinity fields of its MPIDR.
     pub mpidr: AtomicU64,
-    /// Times it was given a core.
-    pub runs: AtomicU64,
     /// Ticks it ran.
     pub run_ticks: AtomicU64,
     /// Ticks it was ready and had no core: what Linux calls stolen time.
@@ -154,8 +151,6 @@ pub struct Vcpu {
     pub migrations: AtomicU64,
     /// Virtual timer interrupts injected.
     pub timer_irqs: AtomicU64,
-    /// SGIs injected.
-    pub sgis: AtomicU64,
     /// The longest it ever was ready without a core, in ticks.
     pub longest_wait: AtomicU64,
 }

@@ -55,33 +55,40 @@ impl Default for Ring {
 pub enum Event {
     /// No record.
     None = 0,
-    /// The core was lent to a vCPU. Argument: 0 idle, 1 yield, 2 forced.
-    Lend = 1,
-    /// The native context has its core again. Argument: the
-    /// [`crate::doorbell::Reason`].
-    Reclaim = 2,
-    /// A vCPU became idle on this core.
-    Idle = 3,
-    /// Another vCPU took over on a lent core.
-    Rotate = 4,
+    /// A vCPU's stay on this core is over, the native context has it again.
+    /// Argument: see [`stay`], with the [`crate::doorbell::Reason`].
+    Reclaim = 1,
+    /// A vCPU's stay is over, because it became idle (or off) and another vCPU
+    /// follows. Argument: see [`stay`].
+    Idle = 2,
+    /// A vCPU's stay is over, because its slice is; another vCPU follows.
+    /// Argument: see [`stay`].
+    Rotate = 3,
     /// A trap that is neither fast nor expected often. Argument: ESR_EL2.
-    Trap = 5,
+    Trap = 4,
     /// A PSCI call. Argument: its function id.
-    Psci = 6,
+    Psci = 5,
     /// A physical interrupt was taken to EL2. Argument: INTID.
-    Interrupt = 7,
+    Interrupt = 6,
     /// A lend was refused. Argument: the mailbox.
-    Refuse = 8,
+    Refuse = 7,
     /// A vCPU became ready.
-    Ready = 9,
+    Ready = 8,
+}
+
+/// The argument of a record that ends a vCPU's stay on a core: how the native
+/// context had lent it (0 idle, 1 yield, 2 forced) in bits 0..4, the reason in
+/// bits 4..8, and from there on how long the stay was, in ticks.
+#[inline]
+pub const fn stay(why: u8, reason: u8, ticks: u64) -> u64 {
+    why as u64 | (reason as u64) << 4 | ticks << 8
 }
 
 impl Event {
     /// The event with this number, `None` where this version has none.
     pub fn from_number(n: u8) -> Option<Self> {
-        const ALL: [Event; 10] = [
+        const ALL: [Event; 9] = [
             Event::None,
-            Event::Lend,
             Event::Reclaim,
             Event::Idle,
             Event::Rotate,

@@ -339,7 +339,7 @@ fn init_core() {
         write_sysreg!("vpidr_el2", read_sysreg!("midr_el1"));
         asm!("isb", "tlbi vmalls12e1", "dsb sy", "isb", options(nostack));
     }
-    timer::set_deadline(u64::MAX);
+    timer::init();
     gic::init_common();
 }
 

@@ -21,6 +21,8 @@ pub const FIRST_LPI: u32 = 8192;
 
 /// Priority of EL2's own interrupts, above Linux's 0xa0.
 pub const PRIORITY: u8 = 0x80;
+/// Priority of Linux's interrupts, and so of those that EL2 injects.
+pub const LINUX_PRIORITY: u8 = 0xa0;
 /// Every interrupt passes.
 const PMR_OPEN: u64 = 0xff;
 /// Just EL2's own pass.
@@ -61,6 +63,15 @@ pub fn deactivate(intid: u32) {
     // SAFETY: as above.
     unsafe { write_sysreg!("icc_dir_el1", intid) };
     isb();
+}
+
+/// Ends an interrupt of EL2's own. On a DP core EOImode is Linux's, which is 0.
+#[inline]
+pub fn end_own(intid: u32, is_dp: bool) {
+    end(intid);
+    if !is_dp {
+        deactivate(intid);
+    }
 }
 
 /// Sends SGIs, as ICC_SGI1R_EL1 says.
@@ -182,7 +193,7 @@ pub fn set_underflow(on: bool) {
 #[inline]
 pub fn pend(lists: &mut ListRegisters, intid: u32, physical: bool) -> Result<(), Full> {
     refresh(lists);
-    let changed = lists.pend(intid, 0xa0, physical)?;
+    let changed = lists.pend(intid, LINUX_PRIORITY, physical)?;
     // SAFETY: a virtual interrupt for EL1.
     unsafe { write_list(changed, lists.lr[changed]) };
     Ok(())

@@ -4,7 +4,8 @@
 //!
 //! - [`boot`]: from the loader's jump to Rust with the MMU on; secondaries
 //! - [`vectors`]: exception entry and exit, and the world switch around them
-//! - [`context`]: what belongs to one CPU of Linux, saved and loaded
+//! - [`context`]: what belongs to one CPU of Linux; `switch`: one for another;
+//!   `float`: floating point, when it is used
 //! - [`percore`]: what belongs to one real core while it is in EL2
 //! - [`vcpus`]: the vCPUs' contexts, each on one core at a time
 //! - [`sysreg`], [`gic`], [`timer`], [`smc`], [`console`]: the devices of a core
@@ -25,12 +26,14 @@ pub mod boot;
 pub mod console;
 pub mod context;
 pub mod fault;
+mod float;
 pub mod gic;
 pub mod memory;
 pub mod mmio;
 pub mod percore;
 pub mod shared;
 pub mod smc;
+mod switch;
 pub mod sysreg;
 pub mod timer;
 pub mod vcpus;

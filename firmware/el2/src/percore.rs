@@ -2,13 +2,14 @@
 //! What belongs to one real core while it is in EL2.
 
 use crate::context::Context;
-use crate::shared;
-use crate::sysreg;
+use crate::float::{self, Holder};
 use crate::vcpus::Claim;
 use crate::vectors::Outcome;
+use crate::{fault, shared, switch};
 use core::ptr;
 use taichi_abi::telemetry;
 use taichi_abi::trace::{Event, Ring};
+use taichi_sched::Why;
 
 /// One real core. Handlers get it by `&mut`: EL2 runs with interrupts masked,
 /// so there is one handler per core at a time.
@@ -17,25 +18,49 @@ pub struct Core {
     /// The context that is loaded. First: the vectors read it.
     current: *mut Context,
     pub(crate) stack_top: u64,
-    next: Option<Next>,
     /// The vCPU that is loaded, `None` while the native context is.
     vcpu: Option<Claim>,
-    id: usize,
-    counters: &'static telemetry::Core,
-    ring: &'static Ring,
+    /// The vCPU that [`Outcome::Switch`] means, `None` for the native context.
+    next: Option<Claim>,
     /// The native context. Not inside of this block, because `current` may
     /// point to it while a handler has `&mut Core`.
     native: *mut Context,
+    counters: &'static telemetry::Core,
+    ring: &'static Ring,
+    id: usize,
+    is_dp: bool,
+    /// See [`switch::switch`].
+    implementation: bool,
+    float: Holder,
+    /// How the core is lent; of no meaning while it isn't.
+    pub lend: Lend,
+}
+
+/// How a core was lent.
+#[derive(Clone, Copy, Debug)]
+pub struct Lend {
+    /// When the loaded vCPU got it, in ticks.
+    pub since: u64,
+    /// When the native context's own timer fires, in ticks; `u64::MAX`: never.
+    pub native_timer: u64,
+    /// Why.
+    pub why: Why,
+    /// The general register that the poller's load fills when the core is
+    /// back; 31 (XZR) if none does.
+    pub register: u8,
+}
+
+/// What is to know of a vCPU that was chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen {
+    /// When its virtual timer fires, in ticks; `None` while it is off or
+    /// masked.
+    pub timer: Option<u64>,
 }
 
 /// What a core counts in before it has its place in the telemetry window.
 static NO_COUNTERS: telemetry::Core = telemetry::Core::new();
 static NO_RING: Ring = Ring::new();
-
-enum Next {
-    Native,
-    Vcpu(Claim),
-}
 
 impl Core {
     /// A core with this index, of no use before [`Core::pin`].
@@ -43,12 +68,21 @@ impl Core {
         Self {
             current: ptr::null_mut(),
             stack_top: 0,
-            next: None,
             vcpu: None,
-            id,
+            next: None,
+            native: ptr::null_mut(),
             counters: &NO_COUNTERS,
             ring: &NO_RING,
-            native: ptr::null_mut(),
+            id,
+            is_dp: false,
+            implementation: true,
+            float: Holder::Nobody,
+            lend: Lend {
+                since: 0,
+                native_timer: u64::MAX,
+                why: Why::Idle,
+                register: 31,
+            },
         }
     }
 
@@ -71,6 +105,12 @@ impl Core {
         self.id
     }
 
+    /// Whether the physical CPU interface is Linux's: on a DP core.
+    #[inline]
+    pub fn is_dp(&self) -> bool {
+        self.is_dp
+    }
+
     /// Its block in the telemetry window.
     #[inline]
     pub fn counters(&self) -> &'static telemetry::Core {
@@ -87,6 +127,12 @@ impl Core {
     #[inline]
     pub fn vcpu(&self) -> Option<usize> {
         self.vcpu.as_ref().map(Claim::vcpu)
+    }
+
+    /// Whether a vCPU is loaded.
+    #[inline]
+    pub fn is_lent(&self) -> bool {
+        self.vcpu.is_some()
     }
 
     /// The context that is loaded. Of use are its general registers: all to
@@ -114,32 +160,56 @@ impl Core {
         unsafe { &mut *self.native }
     }
 
-    /// Chooses the native context for [`Outcome::Switch`].
-    #[inline]
-    pub fn choose_native(&mut self) -> Outcome {
-        self.next = Some(Next::Native);
-        Outcome::Switch
+    /// Chooses a vCPU for [`Outcome::Switch`]; gives nothing if another core has
+    /// it, which may be saving it just now.
+    #[inline(always)]
+    pub fn try_choose(&mut self, vcpu: usize) -> Option<Chosen> {
+        let id = self.id;
+        let claim = Claim::try_new(vcpu, id)?;
+        Some(self.take_claim(claim, id))
     }
 
-    /// Chooses a vCPU for [`Outcome::Switch`].
-    #[inline]
-    pub fn choose_vcpu(&mut self, vcpu: usize) -> Outcome {
-        self.next = Claim::new(vcpu, self.id).map(Next::Vcpu);
-        assert!(
-            self.next.is_some(),
-            "vCPU {vcpu} is running on another core"
-        );
-        Outcome::Switch
+    /// The same, but waits while another core is saving it. The machine ends
+    /// if another core runs it: nothing may run on two cores.
+    pub fn choose(&mut self, vcpu: usize) -> Chosen {
+        let Some(claim) = Claim::new(vcpu, self.id) else {
+            fault::die("a vCPU that runs on another core was chosen");
+        };
+        self.take_claim(claim, self.id)
+    }
+
+    #[inline(always)]
+    fn take_claim(&mut self, claim: Claim, id: usize) -> Chosen {
+        if claim.migrated(id) {
+            shared::add(&shared::vcpu(claim.vcpu()).migrations, 1);
+        }
+        let context = claim.as_ptr();
+        self.next = Some(claim);
+        // SAFETY: the claim keeps everybody else away from it, and `self` is
+        // borrowed.
+        let timer = unsafe { (*context).timer() };
+        Chosen { timer }
     }
 
     /// The context of the vCPU that was chosen, to be changed before it is
-    /// loaded; `None` if none was.
+    /// loaded; the loaded one if none was.
     #[inline]
-    pub fn chosen(&mut self) -> Option<&mut Context> {
+    pub fn chosen(&mut self) -> &mut Context {
         match &mut self.next {
-            Some(Next::Vcpu(claim)) => Some(claim.context()),
-            _ => None,
+            Some(claim) => claim.context(),
+            // SAFETY: as for `current`.
+            None => unsafe { &mut *self.current },
         }
+    }
+
+    /// The loaded context was stopped at its first use of floating point; it
+    /// has it from here on. Only vCPUs are.
+    pub fn give_float(&mut self) {
+        if !self.is_lent() || self.float == Holder::Vcpu {
+            fault::die("floating point trapped where it is not trapped");
+        }
+        // SAFETY: both contexts are this core's, and `float` is kept here.
+        self.float = unsafe { float::give(self.float, self.native, self.current) };
     }
 
     /// Leaves EL2 into the native context, for the first time after boot or
@@ -147,34 +217,45 @@ impl Core {
     pub fn enter_native(&mut self) -> ! {
         self.vcpu = None;
         self.current = self.native;
+        self.is_dp = self.native().is_dp();
+        self.implementation = switch::has_implementation_registers();
         // SAFETY: nothing else runs on this core, and the native context is
         // this core's alone; the stack is left for good.
         unsafe {
-            self.current().load();
+            self.float = float::take(Holder::Nobody, self.native, Some(self.native));
+            switch::load(self.native);
             crate::vectors::taichi_enter(self)
         }
     }
 }
 
 /// Called by the vectors when a handler chose another context, with the old
-/// one's general registers saved.
+/// one's general registers saved. Gives the context that is then loaded.
 #[unsafe(no_mangle)]
-extern "C" fn taichi_world_switch(core: &mut Core) {
-    core.current().save();
-    // A vCPU may be stopped between a TLB invalidation and the DSB that
-    // completes it, and go on elsewhere, where its DSB waits for nothing of
-    // this core's: rule R6 of docs/tlb-and-vmid.md.
-    sysreg::dsb_ish();
-    // The old vCPU may be claimed by others from here on.
-    core.vcpu = None;
-    match core.next.take() {
-        Some(Next::Vcpu(claim)) => {
-            core.current = claim.as_ptr();
-            core.vcpu = Some(claim);
-        }
-        Some(Next::Native) | None => core.current = core.native,
+extern "C" fn taichi_world_switch(core: &mut Core) -> *mut Context {
+    if core.float != Holder::Native {
+        return switch_with_float(core);
     }
-    // SAFETY: the vectors return to this context next; the claim, or the core
-    // itself, keeps others away from it.
-    unsafe { core.current().load() };
+    switch_now(core)
+}
+
+#[cold]
+#[inline(never)]
+fn switch_with_float(core: &mut Core) -> *mut Context {
+    let native = core.next.is_none().then_some(core.native);
+    // SAFETY: the contexts are this core's, and `float` is kept here.
+    core.float = unsafe { float::take(core.float, core.current, native) };
+    switch_now(core)
+}
+
+#[inline(always)]
+fn switch_now(core: &mut Core) -> *mut Context {
+    let new = core.next.as_ref().map_or(core.native, Claim::as_ptr);
+    // SAFETY: the vectors return to the new context next; the claims, or the
+    // core itself, keep others away from both.
+    unsafe { switch::switch(core.current, new, core.implementation) };
+    core.current = new;
+    // The old vCPU may be claimed by others from here on.
+    core.vcpu = core.next.take();
+    new
 }

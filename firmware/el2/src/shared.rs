@@ -19,25 +19,25 @@ pub fn header() -> &'static Header {
     unsafe { &*(memory::telemetry().start as *const Header) }
 }
 
-/// One core's block; out of range gives the last.
+/// One core's block, modulo their number.
 #[inline]
 pub fn core(id: usize) -> &'static Core {
     // SAFETY: in the window, whose layout the ABI crate asserts; atomics.
-    unsafe { &*at::<Core>(abi::CORE_OFFSET, id.min(MAX_CORES - 1)) }
+    unsafe { &*at::<Core>(abi::CORE_OFFSET, id % MAX_CORES) }
 }
 
-/// One vCPU's block; out of range gives the last.
+/// One vCPU's block, modulo their number.
 #[inline]
 pub fn vcpu(id: usize) -> &'static Vcpu {
     // SAFETY: as for `core`.
-    unsafe { &*at::<Vcpu>(abi::VCPU_OFFSET, id.min(MAX_VCPUS - 1)) }
+    unsafe { &*at::<Vcpu>(abi::VCPU_OFFSET, id % MAX_VCPUS) }
 }
 
 /// One core's trace ring.
 #[inline]
 pub fn ring(id: usize) -> &'static Ring {
     // SAFETY: as for `core`.
-    unsafe { &*at::<Ring>(abi::TRACE_OFFSET, id.min(MAX_CORES - 1)) }
+    unsafe { &*at::<Ring>(abi::TRACE_OFFSET, id % MAX_CORES) }
 }
 
 #[inline]

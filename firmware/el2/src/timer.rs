@@ -16,19 +16,22 @@ pub fn frequency() -> u64 {
     read_sysreg!("cntfrq_el0")
 }
 
-/// Interrupts this core at `ticks`; `u64::MAX`: never.
+/// Turns this core's hypervisor timer on, with no deadline.
+pub fn init() {
+    set_deadline(u64::MAX);
+    // SAFETY: EL2's own timer.
+    unsafe { write_sysreg!("cnthp_ctl_el2", 1u64) };
+    isb();
+}
+
+/// Interrupts this core at `ticks`, or at once if that is over; `u64::MAX`:
+/// never. The timer's interrupt is a level: it is pending while the deadline
+/// is over, and a later deadline ends it (CNTHP_CVAL_EL2).
 #[inline]
 pub fn set_deadline(ticks: u64) {
+    // The exception return is the barrier that makes it effective.
     // SAFETY: EL2's own timer.
-    unsafe {
-        if ticks == u64::MAX {
-            write_sysreg!("cnthp_ctl_el2", 0u64);
-        } else {
-            write_sysreg!("cnthp_cval_el2", ticks);
-            write_sysreg!("cnthp_ctl_el2", 1u64);
-        }
-    }
-    isb();
+    unsafe { write_sysreg!("cnthp_cval_el2", ticks) };
 }
 
 /// When the loaded context's virtual timer fires; `None` while it is off or

@@ -12,6 +12,7 @@
 //! SP_EL2 is at the top of the core's stack at every entry; the slot there
 //! holds the address of the [`Core`], whose first field is the current context.
 
+use crate::context::Context;
 use crate::percore::Core;
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -22,40 +23,39 @@ global_asm!(
         stp x0, x1, [sp, #-16]!
         ldr x0, [sp, #16]
         ldr x1, [x0]
-        stp x2, x3, [x1, #16]
-        stp x4, x5, [x1, #32]
-        stp x6, x7, [x1, #48]
-        stp x8, x9, [x1, #64]
-        stp x10, x11, [x1, #80]
-        stp x12, x13, [x1, #96]
-        stp x14, x15, [x1, #112]
-        stp x16, x17, [x1, #128]
-        stp x18, x19, [x1, #144]
-        stp x20, x21, [x1, #160]
-        stp x22, x23, [x1, #176]
-        stp x24, x25, [x1, #192]
-        stp x26, x27, [x1, #208]
-        stp x28, x29, [x1, #224]
-        str x30, [x1, #240]
+        stp x2, x3, [x1, #{x} + 16]
+        stp x4, x5, [x1, #{x} + 32]
+        stp x6, x7, [x1, #{x} + 48]
+        stp x8, x9, [x1, #{x} + 64]
+        stp x10, x11, [x1, #{x} + 80]
+        stp x12, x13, [x1, #{x} + 96]
+        stp x14, x15, [x1, #{x} + 112]
+        stp x16, x17, [x1, #{x} + 128]
+        stp x18, x19, [x1, #{x} + 144]
+        stp x20, x21, [x1, #{x} + 160]
+        stp x22, x23, [x1, #{x} + 176]
+        stp x24, x25, [x1, #{x} + 192]
+        stp x26, x27, [x1, #{x} + 208]
+        stp x28, x29, [x1, #{x} + 224]
+        str x30, [x1, #{x} + 240]
         ldp x2, x3, [sp], #16
-        stp x2, x3, [x1]
+        stp x2, x3, [x1, #{x}]
         bl \handler
         b taichi_leave
     .endm
+    // x1: the current context.
     .macro restore_and_leave
-        ldr x1, [sp]
-        ldr x1, [x1]
-        ldp x2, x3, [x1, #16]
-        ldp x4, x5, [x1, #32]
-        ldp x6, x7, [x1, #48]
-        ldp x8, x9, [x1, #64]
-        ldp x10, x11, [x1, #80]
-        ldp x12, x13, [x1, #96]
-        ldp x14, x15, [x1, #112]
-        ldp x16, x17, [x1, #128]
-        ldr x18, [x1, #144]
-        ldr x30, [x1, #240]
-        ldp x0, x1, [x1]
+        ldp x2, x3, [x1, #{x} + 16]
+        ldp x4, x5, [x1, #{x} + 32]
+        ldp x6, x7, [x1, #{x} + 48]
+        ldp x8, x9, [x1, #{x} + 64]
+        ldp x10, x11, [x1, #{x} + 80]
+        ldp x12, x13, [x1, #{x} + 96]
+        ldp x14, x15, [x1, #{x} + 112]
+        ldp x16, x17, [x1, #{x} + 128]
+        ldr x18, [x1, #{x} + 144]
+        ldr x30, [x1, #{x} + 240]
+        ldp x0, x1, [x1, #{x}]
         eret
     .endm
     // One exception from below.
@@ -94,26 +94,32 @@ global_asm!(
     // w0: 0 resume, 1 switch, 2 reload.
     taichi_leave:
         cbnz w0, 1f
+        ldr x1, [sp]
+        ldr x1, [x1]
         restore_and_leave
-    1:  tbnz w0, #1, taichi_resume
+    1:  tbnz w0, #1, 2f
         ldr x0, [sp]
         bl taichi_world_switch
+        mov x1, x0
+    // x1: the current context.
     taichi_resume:
-        ldr x0, [sp]
-        ldr x1, [x0]
-        ldp x19, x20, [x1, #152]
-        ldp x21, x22, [x1, #168]
-        ldp x23, x24, [x1, #184]
-        ldp x25, x26, [x1, #200]
-        ldp x27, x28, [x1, #216]
-        ldr x29, [x1, #232]
+        ldp x19, x20, [x1, #{x} + 152]
+        ldp x21, x22, [x1, #{x} + 168]
+        ldp x23, x24, [x1, #{x} + 184]
+        ldp x25, x26, [x1, #{x} + 200]
+        ldp x27, x28, [x1, #{x} + 216]
+        ldr x29, [x1, #{x} + 232]
         restore_and_leave
+    2:  ldr x1, [sp]
+        ldr x1, [x1]
+        b taichi_resume
 
     // x0: the core. Enters its current context, which is loaded.
     .global taichi_enter
     taichi_enter:
         ldr x1, [x0, #{stack_top}]
         mov sp, x1
+        ldr x1, [x0]
         b taichi_resume
 
     // x0: vector number. A stack of its own, because the fault may be the
@@ -132,6 +138,7 @@ global_asm!(
         b 1b
     "#,
     stack_top = const offset_of!(Core, stack_top),
+    x = const offset_of!(Context, x),
 );
 
 #[allow(improper_ctypes, reason = "an opaque pointer to the assembly")]
@@ -145,15 +152,16 @@ unsafe extern "C" {
 /// What a handler decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
+#[repr(u32)]
 pub enum Outcome {
     /// Return to the context that was interrupted.
-    Resume,
-    /// The same, and one of its general registers has changed: see
+    Resume = 0,
+    /// Return to the vCPU that was chosen with [`Core::choose_vcpu`], or else
+    /// to the native context.
+    Switch = 1,
+    /// As `Resume`, and one of its general registers has changed: see
     /// [`Core::give`].
-    Reload,
-    /// Return to the context that was chosen with [`Core::choose_native`] or
-    /// [`Core::choose_vcpu`].
-    Switch,
+    Reload = 2,
 }
 
 /// Names the functions of the firmware that this crate calls: `boot:
@@ -186,12 +194,8 @@ macro_rules! handlers {
             // SAFETY: the name is this macro's alone; the vectors call it with
             // this core's `Core`, which nothing else refers to meanwhile.
             #[unsafe(no_mangle)]
-            extern "C" fn $name(core: &mut $crate::percore::Core) -> u64 {
-                match $handler(core) {
-                    $crate::vectors::Outcome::Resume => 0,
-                    $crate::vectors::Outcome::Switch => 1,
-                    $crate::vectors::Outcome::Reload => 2,
-                }
+            extern "C" fn $name(core: &mut $crate::percore::Core) -> $crate::vectors::Outcome {
+                $handler(core)
             }
         };
     };

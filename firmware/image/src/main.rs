@@ -4,9 +4,9 @@
 //! to the hardware (`taichi_el2`).
 //!
 //! - [`boot`]: from the loader to Linux; what can go wrong on the way
-//! - [`machine`]: the shared state
+//! - [`machine`]: the shared state; [`hot`]: of it, what the shortest paths need
 //! - [`sync`]: traps; [`interrupts`]: physical interrupts
-//! - [`lend`]: cores change hands
+//! - [`lend`], [`reclaim`]: cores change hands
 //! - [`sgi`]: interrupts between CPUs; [`vcpu`], [`native`]: interrupts for
 //!   vCPUs and for native contexts
 //! - [`plan`]: who may touch which memory; [`pages`]: emulated pages; [`power`]: PSCI
@@ -20,6 +20,7 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod firmware {
     pub mod boot;
+    pub mod hot;
     pub mod interrupts;
     pub mod lend;
     pub mod machine;
@@ -27,6 +28,7 @@ mod firmware {
     pub mod pages;
     pub mod plan;
     pub mod power;
+    pub mod reclaim;
     pub mod sgi;
     pub mod sync;
     pub mod vcpu;

@@ -54,6 +54,8 @@ pub enum Trap {
     /// WFIT or WFET (FEAT_WFxT): a wait with a deadline. Completing it at once
     /// is allowed.
     WfxTimeout,
+    /// Floating point or Advanced SIMD, where CPTR_EL2 traps it.
+    Float,
     /// HVC #imm from AArch64.
     Hvc(u16),
     /// SMC from AArch64. ELR_EL2 is the SMC itself: step over it.
@@ -102,6 +104,8 @@ pub enum Trap {
 pub mod ec {
     /// WFI, WFE and their variants with a deadline.
     pub const WFX: u8 = 0x01;
+    /// Floating point or Advanced SIMD.
+    pub const FLOAT: u8 = 0x07;
     /// HVC from AArch64.
     pub const HVC: u8 = 0x16;
     /// SMC from AArch64.
@@ -137,6 +141,7 @@ impl Trap {
             },
             ec::WFX if esr & 2 != 0 => Self::WfxTimeout,
             ec::WFX => Self::Wfx { wfe: esr & 1 != 0 },
+            ec::FLOAT => Self::Float,
             ec::HVC => Self::Hvc(esr as u16),
             ec::SMC => Self::Smc,
             ec::INST_ABORT => Self::InstAbort {
@@ -299,7 +304,7 @@ mod tests {
         assert_eq!(Trap::decode(0x07e0_0002), Trap::WfxTimeout);
         assert_eq!(Trap::decode(0x5a00_1234), Trap::Hvc(0x1234));
         assert_eq!(Trap::decode(0x5e00_0000), Trap::Smc);
-        assert_eq!(Trap::decode(0x1fe0_0000), Trap::Other(0x07));
+        assert_eq!(Trap::decode(0x1fe0_0000), Trap::Float);
         // msr icc_sgi1r_el1, x3
         let esr = 0x6200_0000 | u64::from(ICC_SGI1R_EL1) | 3 << 5;
         assert_eq!(

@@ -125,9 +125,7 @@ impl Handover {
     /// owner must act on these levels.
     #[inline]
     pub fn begin_lend(&self) -> Result<(), Mail> {
-        // An atomic read-modify-write, because a plain store and the load that
-        // follows may change places.
-        self.state.swap(LENT, SeqCst);
+        self.publish(LENT);
         let mail = self.take_only(Mail::FOR_NATIVE);
         if mail.for_native() {
             self.end_lend();
@@ -141,7 +139,18 @@ impl Handover {
     /// What is posted from here on comes with an SGI 0 to a lent core.
     #[inline]
     pub fn lend_anyway(&self) {
-        self.state.swap(LENT, SeqCst);
+        self.publish(LENT);
+    }
+
+    /// Stores the state where no later load of the mailbox can overtake it:
+    /// both are sequentially consistent (STLR and LDAR).
+    #[inline]
+    fn publish(&self, state: u32) {
+        #[cfg(not(loom))]
+        self.state.store(state, SeqCst);
+        // loom takes a sequentially consistent store for a release.
+        #[cfg(loom)]
+        self.state.swap(state, SeqCst);
     }
 
     /// Owner: the native context has the core again.

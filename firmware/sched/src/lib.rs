@@ -17,6 +17,7 @@ pub mod handover;
 mod queue;
 pub mod scheduler;
 pub mod state;
+mod table;
 
 pub use scheduler::{Kicks, Params, Scheduler, Tick};
 pub use state::{CoreState, Role, VcpuState, Why};

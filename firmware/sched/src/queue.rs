@@ -5,46 +5,57 @@ use crate::state::VcpuId;
 use taichi_abi::MAX_VCPUS;
 
 /// At most [`MAX_VCPUS`] different vCPUs, four bits each, the first in the
-/// lowest bits: the whole queue is one register.
+/// lowest bits: the whole queue is one register, and how much of it is used.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Queue {
     slots: u64,
-    len: u32,
+    /// Bits of `slots` in use.
+    used: u64,
 }
 
-const BITS: u32 = 4;
-const _: () = assert!(MAX_VCPUS == 1 << BITS && MAX_VCPUS as u32 * BITS == u64::BITS);
+const BITS: u64 = 4;
+const ALL: u64 = u64::BITS as u64;
+const _: () = assert!(MAX_VCPUS == 1 << BITS && MAX_VCPUS as u64 * BITS == ALL);
 
 impl Queue {
+    pub(crate) const fn new() -> Self {
+        Self { slots: 0, used: 0 }
+    }
+
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len as usize
+        (self.used / BITS) as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used == 0
     }
 
     /// Appends `vcpu`, which must not be in the queue.
+    #[inline]
     pub(crate) fn push(&mut self, vcpu: VcpuId) {
-        debug_assert!(!self.contains(vcpu));
-        if self.len < MAX_VCPUS as u32 {
-            self.slots |= (vcpu as u64 & 0xf) << (self.len * BITS);
-            self.len += 1;
-        }
+        debug_assert!(!self.contains(vcpu) && self.used < ALL);
+        // Masked, as the machine's shift is: it costs nothing.
+        self.slots |= (vcpu as u64 & 0xf) << (self.used % ALL);
+        self.used += BITS;
     }
 
     /// Puts `vcpu`, which must not be in the queue, in front of all others.
     pub(crate) fn push_front(&mut self, vcpu: VcpuId) {
-        debug_assert!(!self.contains(vcpu));
-        if self.len < MAX_VCPUS as u32 {
-            self.slots = (self.slots << BITS) | (vcpu as u64 & 0xf);
-            self.len += 1;
-        }
+        debug_assert!(!self.contains(vcpu) && self.used < ALL);
+        self.slots = (self.slots << BITS) | (vcpu as u64 & 0xf);
+        self.used += BITS;
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<VcpuId> {
-        if self.len == 0 {
+        if self.used == 0 {
             return None;
         }
         let first = (self.slots & 0xf) as VcpuId;
         self.slots >>= BITS;
-        self.len -= 1;
+        self.used -= BITS;
         Some(first)
     }
 
@@ -53,9 +64,9 @@ impl Queue {
         let Some(at) = self.iter().position(|v| v == vcpu) else {
             return false;
         };
-        let low = (1u64 << (at as u32 * BITS)) - 1;
+        let low = (1u64 << (at as u64 * BITS)) - 1;
         self.slots = (self.slots & low) | ((self.slots >> BITS) & !low);
-        self.len -= 1;
+        self.used -= BITS;
         true
     }
 
@@ -65,7 +76,7 @@ impl Queue {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = VcpuId> + use<> {
         let slots = self.slots;
-        (0..self.len).map(move |i| ((slots >> (i * BITS)) & 0xf) as VcpuId)
+        (0..self.used / BITS).map(move |i| ((slots >> (i * BITS)) & 0xf) as VcpuId)
     }
 }
 

@@ -16,6 +16,7 @@
 
 use crate::queue::Queue;
 use crate::state::{CoreId, CoreState, Illegal, Role, VcpuId, VcpuState, Why};
+use crate::table::Table;
 use taichi_abi::{MAX_CORES, MAX_VCPUS};
 
 /// A time that doesn't come.
@@ -53,8 +54,13 @@ impl Kicks {
 pub enum Tick {
     /// Go on with what it does.
     Continue,
-    /// Run this vCPU in place of the one that has the core.
-    Rotate(VcpuId),
+    /// Run another vCPU in place of the one that has the core.
+    Rotate {
+        /// The one that had it.
+        from: VcpuId,
+        /// The one to run.
+        to: VcpuId,
+    },
     /// Give the core back to the native context: the slice is over.
     Return,
     /// Lend the core to somebody: it waits, or somebody starves. Call
@@ -62,7 +68,9 @@ pub enum Tick {
     Lend(Why),
 }
 
+// Aligned, so that finding one in its array is a shift.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Core {
     state: CoreState,
     role: Role,
@@ -75,21 +83,38 @@ struct Core {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Vcpu {
     state: VcpuState,
     /// When its timer fires, while it is idle.
     timer: u64,
     /// Since when it is ready.
     since: u64,
+    /// The online CP core that looks after it while it has no core; any core
+    /// while there is none.
     guardian: CoreId,
 }
+
+const BLANK_CORE: Core = Core {
+    state: CoreState::Off,
+    role: Role::Cp,
+    until: NEVER,
+    wards: NEVER,
+    turn: 0,
+};
+const BLANK_VCPU: Vcpu = Vcpu {
+    state: VcpuState::Off,
+    timer: NEVER,
+    since: 0,
+    guardian: 0,
+};
 
 /// All state of the policy. One for the machine, behind one lock.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     params: Params,
-    cores: [Core; MAX_CORES],
-    vcpus: [Vcpu; MAX_VCPUS],
+    cores: Table<Core, MAX_CORES>,
+    vcpus: Table<Vcpu, MAX_VCPUS>,
     vcpu_count: usize,
     ready: Queue,
     /// Bit n: core n is [`CoreState::Waiting`] and not kicked yet.
@@ -99,34 +124,34 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Everything off. `roles` has one entry per core.
-    pub fn new(params: Params, roles: &[Role], vcpus: usize) -> Self {
-        let blank = Core {
-            state: CoreState::Off,
-            role: Role::Cp,
-            until: NEVER,
-            wards: NEVER,
-            turn: 0,
-        };
-        let mut cores = [blank; MAX_CORES];
-        for (core, &role) in cores.iter_mut().zip(roles) {
-            core.role = role;
-        }
-        let vcpu = Vcpu {
-            state: VcpuState::Off,
-            timer: NEVER,
-            since: 0,
-            guardian: 0,
-        };
+    /// Nothing to decide about yet: no core, no vCPU.
+    pub const fn empty() -> Self {
         Self {
-            params,
-            cores,
-            vcpus: [vcpu; MAX_VCPUS],
-            vcpu_count: vcpus.min(MAX_VCPUS),
-            ready: Queue::default(),
+            params: Params {
+                slice: 0,
+                patience: 0,
+                forced_slice: 0,
+            },
+            cores: Table([BLANK_CORE; MAX_CORES]),
+            vcpus: Table([BLANK_VCPU; MAX_VCPUS]),
+            vcpu_count: 0,
+            ready: Queue::new(),
             waiting: 0,
             guardians: 0,
         }
+    }
+
+    /// Everything off. `roles` has one entry per core.
+    pub fn new(params: Params, roles: &[Role], vcpus: usize) -> Self {
+        let mut new = Self {
+            params,
+            vcpu_count: vcpus.min(MAX_VCPUS),
+            ..Self::empty()
+        };
+        for (core, &role) in new.cores.0.iter_mut().zip(roles) {
+            core.role = role;
+        }
+        new
     }
 
     /// What a core does.
@@ -146,6 +171,7 @@ impl Scheduler {
     }
 
     /// How long a ready vCPU has waited for a core, in ticks.
+    #[inline]
     pub fn waited(&self, vcpu: VcpuId, now: u64) -> u64 {
         now.saturating_sub(self.vcpus[vcpu].since)
     }
@@ -163,12 +189,10 @@ impl Scheduler {
     pub fn core_on(&mut self, core: CoreId) -> Result<(), Illegal> {
         self.cores[core].state.start()?;
         if self.cores[core].role == Role::Cp {
-            if self.guardians == 0 {
-                // Nobody guards any vCPU: look after all of them at once.
-                self.vcpus.iter_mut().for_each(|v| v.guardian = core);
-                self.cores[core].wards = 0;
-            }
             self.guardians |= 1 << core;
+            self.choose_guardians();
+            // It has new wards: look after them at once.
+            self.cores[core].wards = 0;
         }
         Ok(())
     }
@@ -178,22 +202,38 @@ impl Scheduler {
         self.cores[core].state.stop()?;
         self.guardians &= !(1 << core);
         self.cores[core].wards = NEVER;
+        self.choose_guardians();
         let mut kicks = Kicks::NONE;
         for vcpu in 0..self.vcpu_count {
-            if self.vcpus[vcpu].guardian == core {
-                kicks.0 |= self.guard(vcpu, now).0;
-            }
+            kicks.0 |= self.guard(vcpu, now).0;
         }
         Ok(kicks)
     }
 
+    /// The n-th core is the n-th vCPU's guardian, if that is a CP core and
+    /// online; else the one that it has stays, while that is online.
+    fn choose_guardians(&mut self) {
+        let online = self.guardians;
+        for (n, vcpu) in self.vcpus.0.iter_mut().enumerate() {
+            let is_online = |core: CoreId| online & (1 << core) != 0;
+            if is_online(n % MAX_CORES) {
+                vcpu.guardian = n % MAX_CORES;
+            } else if !is_online(vcpu.guardian) && online != 0 {
+                let mut left = online;
+                for _ in 0..(n as u32 % online.count_ones()) {
+                    left &= left - 1;
+                }
+                vcpu.guardian = left.trailing_zeros() as CoreId;
+            }
+        }
+    }
+
     /// A native context gives its core away. `Ok(None)`: nobody wants it.
-    #[inline]
+    #[inline(always)]
     pub fn lend(&mut self, core: CoreId, why: Why, now: u64) -> Result<Option<VcpuId>, Illegal> {
-        match self.cores[core].state {
-            CoreState::Native => {}
-            CoreState::Waiting => self.leave_waiting(core)?,
-            CoreState::Off | CoreState::Lent { .. } => return Err(Illegal),
+        if self.cores[core].state != CoreState::Native {
+            core::hint::cold_path();
+            self.leave_waiting(core)?;
         }
         let Some(vcpu) = self.ready.pop() else {
             return Ok(None);
@@ -208,7 +248,7 @@ impl Scheduler {
     pub fn wait(&mut self, core: CoreId) -> Result<Kicks, Illegal> {
         self.cores[core].state.wait()?;
         self.waiting |= 1 << core;
-        if self.ready.len() > 0 {
+        if !self.ready.is_empty() {
             return Ok(self.kick_waiting());
         }
         Ok(Kicks::NONE)
@@ -218,7 +258,7 @@ impl Scheduler {
     /// been kicked to take a vCPU, another waiting core is kicked instead.
     pub fn wake(&mut self, core: CoreId) -> Result<Kicks, Illegal> {
         self.leave_waiting(core)?;
-        if self.ready.len() > 0 {
+        if !self.ready.is_empty() {
             return Ok(self.kick_waiting());
         }
         Ok(Kicks::NONE)
@@ -231,14 +271,15 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The native context takes its core back; the vCPU is ready.
-    #[inline]
-    pub fn reclaim(&mut self, core: CoreId, now: u64) -> Result<Kicks, Illegal> {
+    /// The native context takes its core back; the vCPU, which is returned, is
+    /// ready.
+    #[inline(always)]
+    pub fn reclaim(&mut self, core: CoreId, now: u64) -> Result<(VcpuId, Kicks), Illegal> {
         let (vcpu, _) = self.cores[core].state.reclaim()?;
         self.cores[core].until = NEVER;
         self.vcpus[vcpu].state.preempt()?;
         self.ready.push(vcpu);
-        Ok(self.place(vcpu, core, now))
+        Ok((vcpu, self.place(vcpu, core, now)))
     }
 
     /// The hypervisor timer fired, or somebody kicked.
@@ -252,7 +293,7 @@ impl Scheduler {
             CoreState::Lent { vcpu, why } if now >= self.cores[core].until => {
                 self.slice_over(core, vcpu, why, now, &mut kicks)?
             }
-            CoreState::Waiting if self.ready.len() > 0 => Tick::Lend(Why::Idle),
+            CoreState::Waiting if !self.ready.is_empty() => Tick::Lend(Why::Idle),
             CoreState::Waiting => {
                 // Somebody else took what this core was kicked for.
                 self.waiting |= 1 << core;
@@ -291,7 +332,10 @@ impl Scheduler {
                 self.ready.push(vcpu);
                 *kicks = Kicks(kicks.0 | self.place(vcpu, core, now).0);
                 self.dispatch(core, next, why, now)?;
-                Ok(Tick::Rotate(next))
+                Ok(Tick::Rotate {
+                    from: vcpu,
+                    to: next,
+                })
             }
             // A poller looks at its queues, busy native code goes on.
             (_, next) => {
@@ -388,7 +432,7 @@ impl Scheduler {
         Ok(next)
     }
 
-    #[inline]
+    #[inline(always)]
     fn dispatch(&mut self, core: CoreId, vcpu: VcpuId, why: Why, now: u64) -> Result<(), Illegal> {
         self.vcpus[vcpu].state.dispatch(core)?;
         let slice = if why == Why::Forced {
@@ -397,7 +441,7 @@ impl Scheduler {
         } else {
             self.params.slice
         };
-        self.cores[core].until = now.saturating_add(slice);
+        self.cores[core].until = now + slice;
         Ok(())
     }
 
@@ -429,24 +473,29 @@ impl Scheduler {
 
     /// A vCPU has just joined the ready queue: a waiting core takes it at
     /// once; otherwise its guardian watches its patience.
-    #[inline]
+    #[inline(always)]
     fn place(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
         self.vcpus[vcpu].since = now;
-        let mut kicks = self.guard(vcpu, now).without(from);
-        kicks.0 |= self.kick_waiting().0;
+        let mut kicks = match self.guard_until(vcpu, now + self.params.patience) {
+            Kicks::NONE => Kicks::NONE,
+            guardian => guardian.without(from),
+        };
+        if self.waiting != 0 {
+            kicks.0 |= self.kick_waiting().0;
+        }
         kicks
     }
 
     /// One waiting core for one vCPU: the next one kicks another.
-    #[inline]
+    #[inline(always)]
     fn kick_waiting(&mut self) -> Kicks {
         let first = self.waiting & self.waiting.wrapping_neg();
         self.waiting &= !first;
         Kicks(first)
     }
 
-    /// Gives a vCPU without a core its guardian, and kicks it if its timer
-    /// must now fire earlier.
+    /// A vCPU without a core: its guardian is kicked if its timer must now fire
+    /// earlier.
     #[inline]
     fn guard(&mut self, vcpu: VcpuId, now: u64) -> Kicks {
         let Vcpu {
@@ -465,38 +514,21 @@ impl Scheduler {
             },
             VcpuState::Off | VcpuState::Running { .. } => return Kicks::NONE,
         };
-        let Some(guardian) = self.guardian(vcpu) else {
-            return Kicks::NONE;
-        };
-        self.vcpus[vcpu].guardian = guardian;
+        self.guard_until(vcpu, at)
+    }
+
+    /// The guardian of `vcpu` looks after it at `at`.
+    #[inline(always)]
+    fn guard_until(&mut self, vcpu: VcpuId, at: u64) -> Kicks {
+        let guardian = self.vcpus[vcpu].guardian;
         let wards = &mut self.cores[guardian].wards;
         if at >= *wards {
             return Kicks::NONE;
         }
         *wards = at;
-        Kicks(1 << guardian)
-    }
-
-    /// The n-th online CP core for the n-th vCPU, in a circle; `None` while
-    /// all are off.
-    #[inline]
-    fn guardian(&self, vcpu: VcpuId) -> Option<CoreId> {
-        let current = self.vcpus[vcpu].guardian;
-        let preferred = vcpu % MAX_CORES;
-        for candidate in [preferred, current] {
-            if self.guardians & (1 << candidate) != 0 {
-                return Some(candidate);
-            }
-        }
-        let count = self.guardians.count_ones();
-        if count == 0 {
-            return None;
-        }
-        let mut left = self.guardians;
-        for _ in 0..(vcpu as u32 % count) {
-            left &= left - 1;
-        }
-        Some(left.trailing_zeros() as CoreId)
+        // While no CP core is online nobody need come: `core_on` looks after
+        // everybody.
+        Kicks(self.guardians & 1 << guardian)
     }
 
     /// Wakes wards whose timer fired, finds whether one starves, and works out

@@ -3,13 +3,13 @@
 //! console, and Linux is started as if the firmware weren't there, wherever
 //! there is a kernel to start.
 
-use super::machine::{self, CoreShared, Frames, HOT, Machine, Pages, VcpuShared};
+use super::hot::HOT;
+use super::machine::{self, CoreShared, Frames, Machine, Pages};
 use super::{plan, sgi};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::array;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64};
 use spin::mutex::SpinMutex;
 use taichi_abi::telemetry;
 use taichi_el2::boot::Loaded;
@@ -25,7 +25,6 @@ use taichi_machine::platform::{Conduit, Loader, Platform};
 use taichi_machine::psci::{CpuId, Psci};
 use taichi_machine::redist::VirtualRedistributor;
 use taichi_machine::tree;
-use taichi_sched::handover::Handover;
 use taichi_sched::{Params, Role, Scheduler};
 
 /// GICR_TYPER, from RD_base.
@@ -339,6 +338,7 @@ fn machine(
         patience: ticks(config.patience_ns),
         forced_slice: ticks(config.patience_ns / 4),
     };
+    *HOT.sched.lock() = Scheduler::new(params, &roles, vcpus.len());
     let mut psci = Psci::new(cores, vcpus, boot_core);
     psci.version = smc::version();
     psci.firmware = memory::reserved();
@@ -353,25 +353,15 @@ fn machine(
             CoreShared {
                 mpidr,
                 kick: sgi::kick_value(mpidr),
-                hand: Handover::new(),
                 redistributor: redistributors.get(i).copied().unwrap_or(redistributors[0]),
-                yield_register: AtomicU32::new(super::lend::NO_REGISTER),
-                lent_at: AtomicU64::new(0),
             }
         }),
-        vcpu: array::from_fn(|i| VcpuShared {
-            mpidr: vcpus.get(i).copied().unwrap_or_default(),
-            pending: AtomicU32::new(0),
-            enabled: AtomicU32::new(0),
-            last_core: AtomicU32::new(u32::MAX),
-        }),
+        vcpu: array::from_fn(|i| vcpus.get(i).copied().unwrap_or_default()),
         vcpu_cluster: sgi::cluster_of(vcpus),
-        sched: SpinMutex::new(Scheduler::new(params, &roles, vcpus.len())),
         psci: SpinMutex::new(psci),
         frames: SpinMutex::new(Frames {
             redistributors: virtual_redistributors(vcpus, redistributors[boot_core]),
             router: Router::new(),
-            names: array::from_fn(|i| vcpus.get(i).copied().unwrap_or_default()),
         }),
         pages,
         distributor: Frame::new(
@@ -414,7 +404,7 @@ fn enter(core: &mut Core) {
         gic::init_cp();
     }
     own_interrupts(&m.core[id].redistributor);
-    let mut sched = m.sched.lock();
+    let mut sched = HOT.sched.lock();
     if sched.core_on(id).is_err() {
         fault::die("a core came up that is up already");
     }

@@ -2,11 +2,8 @@
 //! Physical interrupts that EL2 takes: all on CP cores, and those that arrive
 //! while a core is lent.
 
-use super::lend;
-use super::machine::{Machine, machine};
-use super::native;
-use super::vcpu;
-use taichi_abi::doorbell::Reason;
+use super::hot::HOT;
+use super::{native, reclaim, vcpu};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{fault, gic, shared, timer};
@@ -15,101 +12,103 @@ use taichi_sched::handover::Mail;
 /// IRQ from EL1 or EL0.
 #[inline]
 pub fn irq(core: &mut Core) -> Outcome {
-    let m = machine();
-    let id = core.id();
     shared::add(&core.counters().interrupts, 1);
-    if !m.is_cp(id) {
-        // The physical CPU interface is Linux's: acknowledge only what is
-        // EL2's own, and leave the rest pending for the native context.
-        match gic::highest_pending() {
-            gic::KICK | gic::MAINTENANCE | gic::HYP_TIMER => {}
-            gic::VIRTUAL_TIMER => {
-                // Not acknowledged, because an SGI of Linux's that comes in
-                // between would be: masked, it is not pending any more.
-                virtual_timer(m, core);
-                return Outcome::Resume;
-            }
-            none if gic::is_spurious(none) => return Outcome::Resume,
-            _ => return lend::reclaim(m, core, Reason::Interrupt, timer::now()),
+    // Timers are not acknowledged: their interrupts are levels, which end when
+    // they are masked or set anew; and what is acknowledged may be another
+    // interrupt that came in between.
+    match gic::highest_pending() {
+        gic::HYP_TIMER => reclaim::tick(core),
+        gic::VIRTUAL_TIMER => virtual_timer(core),
+        none if gic::is_spurious(none) => Outcome::Resume,
+        // The physical CPU interface is Linux's: only what is EL2's own is
+        // acknowledged, the rest stays pending for the native context.
+        other if core.is_dp() && other != gic::KICK && other != gic::MAINTENANCE => {
+            reclaim::reclaim_for_interrupt(core)
         }
+        _ => acknowledged(core),
     }
+}
+
+/// An interrupt that EL2 takes. Which one, the acknowledgement says.
+#[inline(never)]
+fn acknowledged(core: &mut Core) -> Outcome {
     let intid = gic::acknowledge();
     match intid {
         gic::KICK => {
-            m.end_own(id, intid);
-            kicked(m, core)
+            gic::end_own(intid, core.is_dp());
+            kicked(core)
         }
         gic::HYP_TIMER => {
-            timer::set_deadline(u64::MAX);
-            m.end_own(id, intid);
-            lend::tick(m, core)
+            gic::end_own(intid, core.is_dp());
+            reclaim::tick(core)
         }
         gic::VIRTUAL_TIMER => {
-            virtual_timer(m, core);
-            m.end_own(id, intid);
-            Outcome::Resume
+            gic::end_own(intid, core.is_dp());
+            virtual_timer(core)
         }
         gic::MAINTENANCE => {
-            maintenance(m, core);
-            m.end_own(id, intid);
+            maintenance(core);
+            gic::end_own(intid, core.is_dp());
             Outcome::Resume
         }
         none if gic::is_spurious(none) => Outcome::Resume,
-        _ if !m.is_cp(id) => fault::die("acknowledged an interrupt of a DP core's Linux"),
-        other => native_interrupt(m, core, other),
+        _ if core.is_dp() => fault::die("acknowledged an interrupt of a DP core's Linux"),
+        other => native_interrupt(core, other),
     }
 }
 
 /// SGI 0: act on every level that is in the mailbox.
-fn kicked(m: &Machine, core: &mut Core) -> Outcome {
-    let mail = m.core[core.id()].hand.take();
+fn kicked(core: &mut Core) -> Outcome {
+    let mail = HOT.hand(core.id()).take();
     let mut outcome = Outcome::Resume;
     if let Some(vcpu) = core.vcpu() {
         if mail.has(Mail::VCPU) {
-            vcpu::flush_loaded(m, core, vcpu);
+            vcpu::flush_loaded(core, vcpu);
         }
         if mail.for_native() {
-            outcome = lend::give_back(m, core, mail);
+            outcome = reclaim::give_back(core, mail);
         }
         if outcome == Outcome::Switch {
             return outcome;
         }
     } else if mail.has(Mail::NATIVE_SGI) {
-        native::native_sgi(m, core);
+        native::native_sgi(core);
     }
     if mail.has(Mail::LOOK) {
-        outcome = lend::tick(m, core);
+        outcome = reclaim::tick(core);
     }
     outcome
 }
 
 /// The loaded context's timer: masked until Linux programs it anew.
-fn virtual_timer(m: &Machine, core: &mut Core) {
+#[inline(never)]
+fn virtual_timer(core: &mut Core) -> Outcome {
     match core.vcpu() {
-        Some(vcpu) => vcpu::timer_fired(m, core, vcpu),
+        Some(vcpu) => vcpu::timer_fired(core, vcpu),
+        // Without a free list register interrupts of Linux's priority are
+        // masked: the timer asks again when one is free.
         None => {
-            timer::mask_loaded();
-            // Below Linux's priority, so it only arrives while one is free.
-            if native::pend(core, gic::VIRTUAL_TIMER, false).is_err() {
-                fault::die("no list register for the timer");
+            if native::pend(core, gic::VIRTUAL_TIMER, false).is_ok() {
+                timer::mask_loaded();
             }
         }
     }
+    Outcome::Resume
 }
 
 /// List registers are free again.
-fn maintenance(m: &Machine, core: &mut Core) {
+fn maintenance(core: &mut Core) {
     gic::set_underflow(false);
     core.current().set_underflow(false);
     match core.vcpu() {
-        Some(vcpu) => vcpu::flush_loaded(m, core, vcpu),
-        None => native::list_registers_free(m, core),
+        Some(vcpu) => vcpu::flush_loaded(core, vcpu),
+        None => native::list_registers_free(core),
     }
 }
 
 /// Acknowledged on a CP core: a device's, or an SGI above 0. Its native
 /// context gets it through a list register.
-fn native_interrupt(m: &Machine, core: &mut Core, intid: u32) -> Outcome {
+fn native_interrupt(core: &mut Core, intid: u32) -> Outcome {
     gic::end(intid);
     let sgi = intid < 16;
     if sgi {
@@ -121,8 +120,8 @@ fn native_interrupt(m: &Machine, core: &mut Core, intid: u32) -> Outcome {
     if native::pend(core, intid, physical).is_err() {
         fault::die("no list register for an interrupt that was acknowledged");
     }
-    if core.vcpu().is_some() {
-        lend::interrupt_while_lent(m, core)
+    if core.is_lent() {
+        reclaim::interrupt_while_lent(core)
     } else {
         Outcome::Resume
     }

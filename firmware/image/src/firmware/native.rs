@@ -2,7 +2,8 @@
 //! Interrupts for native contexts: on CP cores through list registers, loaded
 //! or not; on DP cores Linux takes them itself.
 
-use super::machine::Machine;
+use super::hot::HOT;
+use super::machine::machine;
 use taichi_el2::gic;
 use taichi_el2::gic::Full;
 use taichi_el2::percore::Core;
@@ -12,12 +13,13 @@ use taichi_sched::handover::Mail;
 const REDELIVERY: u32 = 1_000_000;
 
 /// SGI 0 for the native context, loaded or not.
-pub fn native_sgi(m: &Machine, core: &mut Core) {
+#[inline(never)]
+pub fn native_sgi(core: &mut Core) {
     let id = core.id();
-    if !m.is_cp(id) {
+    if core.is_dp() {
         // Linux takes it itself, once the context is loaded. The distributor
         // may take a moment; one that never delivers must not stop the core.
-        gic::send_sgi(m.core[id].kick);
+        gic::send_sgi(machine().core[id].kick);
         for _ in 0..REDELIVERY {
             if gic::is_pending() {
                 break;
@@ -27,7 +29,7 @@ pub fn native_sgi(m: &Machine, core: &mut Core) {
     }
     if pend(core, gic::KICK, false).is_err() {
         // The level stays up, and the maintenance interrupt looks again.
-        m.core[id].hand.post(Mail::NATIVE_SGI);
+        HOT.hand(id).post(Mail::NATIVE_SGI);
     }
 }
 
@@ -36,10 +38,10 @@ pub fn native_sgi(m: &Machine, core: &mut Core) {
 /// own passes until one is free, so that nothing is acknowledged that has no
 /// place.
 pub fn pend(core: &mut Core, intid: u32, physical: bool) -> Result<(), Full> {
-    let lent = core.vcpu().is_some();
+    let lent = core.is_lent();
     let lists = core.native().lists();
     let result = if lent {
-        lists.pend(intid, 0xa0, physical).map(|_| ())
+        lists.pend(intid, gic::LINUX_PRIORITY, physical).map(|_| ())
     } else {
         gic::pend(lists, intid, physical)
     };
@@ -54,19 +56,19 @@ pub fn pend(core: &mut Core, intid: u32, physical: bool) -> Result<(), Full> {
 fn list_registers_full(core: &mut Core) {
     gic::own_interrupts_only(true);
     core.native().set_underflow(true);
-    if core.vcpu().is_none() {
+    if !core.is_lent() {
         gic::set_underflow(true);
     }
 }
 
 /// They are free again.
-pub fn list_registers_free(m: &Machine, core: &mut Core) {
+pub fn list_registers_free(core: &mut Core) {
     gic::own_interrupts_only(false);
-    if m.core[core.id()]
-        .hand
+    if HOT
+        .hand(core.id())
         .take_only(Mail::NATIVE_SGI)
         .has(Mail::NATIVE_SGI)
     {
-        native_sgi(m, core);
+        native_sgi(core);
     }
 }

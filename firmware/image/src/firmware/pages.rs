@@ -2,6 +2,7 @@
 //! Pages that stage 2 keeps from Linux and the firmware answers for: the
 //! doorbell, the control page, and parts of the interrupt controller.
 
+use super::hot::HOT;
 use super::machine::{Machine, machine};
 use super::{sync, vcpu};
 use core::sync::atomic::Ordering::SeqCst;
@@ -32,6 +33,7 @@ struct Access {
 
 /// A load or store faulted at stage 2 (not a yield). What can't be emulated,
 /// or hits nothing, is a bus error for Linux.
+#[inline(never)]
 pub fn access(core: &mut Core, esr: u64) -> Outcome {
     let Trap::DataAbort {
         write,
@@ -121,7 +123,7 @@ fn probe(m: &Machine, target: u64) {
     let Some(shared) = m.core[..m.cores].get(target as usize) else {
         return;
     };
-    if shared.hand.post_probe() {
+    if HOT.hand(target as usize).post_probe() {
         gic::send_sgi(shared.kick);
     } else {
         // Other cores store here too: a count, not a truth.
@@ -144,7 +146,7 @@ fn virtual_redistributor(
         let live = matches!(offset, ISPENDR0 | ICPENDR0);
         return value
             | if live {
-                u64::from(m.vcpu[vcpu].pending.load(SeqCst))
+                u64::from(HOT.vcpu(vcpu).pending.load(SeqCst))
             } else {
                 0
             };
@@ -153,10 +155,10 @@ fn virtual_redistributor(
     drop(frames);
     match effect {
         Some(Effect::Enabled(set)) => {
-            m.vcpu[vcpu].enabled.store(set, SeqCst);
+            HOT.vcpu(vcpu).enabled.store(set, SeqCst);
             // What was pending and is enabled now must be seen to; but not be
             // made pending again, because the vCPU may be taking it.
-            if vcpu::has_pending(m, vcpu) {
+            if vcpu::has_pending(vcpu) {
                 vcpu::notify(core, vcpu);
             }
         }
@@ -166,7 +168,7 @@ fn virtual_redistributor(
             }
         }
         Some(Effect::Unpend(set)) => {
-            m.vcpu[vcpu].pending.fetch_and(!set, SeqCst);
+            HOT.vcpu(vcpu).pending.fetch_and(!set, SeqCst);
         }
         // Active state lives in list registers; Linux clears it for CPUs that
         // come up, whose list registers are empty.
@@ -178,20 +180,15 @@ fn virtual_redistributor(
 fn router(m: &Machine, offset: u64, access: &Access) -> u64 {
     let mut frames = m.frames.lock();
     let offset = offset as u32;
-    let vcpus = &frames.names;
+    let vcpus = &m.vcpu[..m.vcpus];
     match access.store {
         None => {
             let real = m.distributor.read(u64::from(offset), access.size.bytes());
-            frames
-                .router
-                .read(offset, access.size, real, &vcpus[..m.vcpus])
+            frames.router.read(offset, access.size, real, vcpus)
         }
         Some(value) => {
-            let vcpus = *vcpus;
             let boot = m.core[m.boot_core].mpidr;
-            let write = frames
-                .router
-                .write(offset, access.size, value, &vcpus[..m.vcpus], boot);
+            let write = frames.router.write(offset, access.size, value, vcpus, boot);
             if let Some(w) = write {
                 m.distributor
                     .write(u64::from(w.offset), w.size.bytes(), w.value);

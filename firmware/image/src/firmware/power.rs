@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! PSCI: carries out what `taichi_machine::psci` decides.
 
-use super::lend;
-use super::machine::{Machine, machine};
+use super::hot::HOT;
+use super::machine::{Machine, kick_all, machine};
+use super::{lend, reclaim};
 use core::sync::atomic::Ordering;
 use taichi_abi::telemetry::{CoreState, VcpuState};
 use taichi_abi::trace::Event;
@@ -17,6 +18,7 @@ use taichi_machine::psci::{ALREADY_ON, Action, CpuId, DENIED, ON_PENDING, SUCCES
 const ATTEMPTS: u32 = 1_000_000;
 
 /// The current context executed SMC (and has been stepped over it).
+#[inline(never)]
 pub fn call(core: &mut Core) -> Outcome {
     let m = machine();
     let x = *core.current().arguments();
@@ -38,8 +40,10 @@ pub fn call(core: &mut Core) -> Outcome {
         Action::StopVcpu => {
             if let CpuId::Vcpu(vcpu) = caller {
                 m.psci.lock().stopped(CpuId::Vcpu(vcpu));
+                reclaim::vcpu_off(core, vcpu)
+            } else {
+                Outcome::Resume
             }
-            lend::vcpu_off(core)
         }
         Action::StartCore {
             index,
@@ -76,23 +80,20 @@ fn start_vcpu(m: &Machine, core: &mut Core, vcpu: usize, entry: u64, context: u6
     };
     claim
         .context()
-        .reset(Controls::VCPU, m.vcpu[vcpu].mpidr.value(), entry, context);
+        .reset(Controls::VCPU, m.vcpu[vcpu].value(), entry, context);
     drop(claim);
-    m.vcpu[vcpu].pending.store(0, Ordering::SeqCst);
+    HOT.vcpu(vcpu).pending.store(0, Ordering::SeqCst);
     m.psci.lock().started(CpuId::Vcpu(vcpu));
-    let counters = shared::vcpu(vcpu);
-    counters
-        .state
-        .store(VcpuState::Ready as u64, Ordering::Relaxed);
-    let mut sched = m.sched.lock();
+    reclaim::show(vcpu, VcpuState::Runnable);
+    let mut sched = HOT.sched.lock();
     let Ok(kicks) = sched.vcpu_on(vcpu, id, timer::now()) else {
         fault::die("CPU_ON of a vCPU that the scheduler has as running")
     };
-    m.publish_ready(&sched);
+    HOT.publish_ready(&sched);
     let deadline = sched.deadline(id);
     drop(sched);
     lend::rearm(core, deadline);
-    m.kick_all(kicks);
+    kick_all(kicks);
     SUCCESS
 }
 
@@ -119,13 +120,13 @@ fn start_core(m: &Machine, target: usize, entry: u64, context: u64) -> i64 {
 
 fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
     let id = core.id();
-    let mut sched = m.sched.lock();
+    let mut sched = HOT.sched.lock();
     let Ok(kicks) = sched.core_off(id, timer::now()) else {
         fault::die("CPU_OFF of a core that is not native")
     };
     drop(sched);
     timer::set_deadline(u64::MAX);
-    m.kick_all(kicks);
+    kick_all(kicks);
     return_interrupts(m, core);
     let state = &shared::core(id).state;
     state.store(CoreState::Off as u64, Ordering::Relaxed);
@@ -133,7 +134,7 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
     let denied = smc::cpu_off();
     // Still here: the firmware below refused.
     m.psci.lock().started(CpuId::Core(id));
-    let mut sched = m.sched.lock();
+    let mut sched = HOT.sched.lock();
     if sched.core_on(id).is_err() {
         fault::die("a core that could not go off is not off");
     }
@@ -149,7 +150,7 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
 /// LPI can't be made pending again that way; Linux moves those by the ITS.)
 fn return_interrupts(m: &Machine, core: &mut Core) {
     const ISPENDR: u64 = 0x200;
-    if !m.is_cp(core.id()) {
+    if core.is_dp() {
         return;
     }
     let lists = core.current().lists();

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Interrupts between CPUs: EL1 writes ICC_SGI1R_EL1, which traps everywhere.
 
-use super::machine::{HOT, Machine, machine};
+use super::hot::HOT;
+use super::lend::seldom;
+use super::machine::{Machine, machine};
 use super::vcpu;
 use core::sync::atomic::Ordering::Relaxed;
 use taichi_el2::percore::Core;
+use taichi_el2::vectors::Outcome;
 use taichi_el2::{gic, shared};
 use taichi_machine::affinity::Mpidr;
 use taichi_machine::trap::SgiTargets;
@@ -15,29 +18,35 @@ const CLUSTER: u64 = 0xff << 48 | 0xf << 44 | 1 << 40 | 0xff << 32 | 0xff << 16;
 
 /// Sends what the current context asked for.
 #[inline]
-pub fn send(core: &mut Core, sgi1r: u64) {
+pub fn send(core: &mut Core, sgi1r: u64) -> Outcome {
     shared::add(&core.counters().sgis, 1);
     if sgi1r & CLUSTER != HOT.core_cluster.load(Relaxed) {
-        return send_slowly(machine(), core, sgi1r);
+        return send_anywhere(core, sgi1r);
     }
     // The common case: real cores of the one cluster there is. Their own
-    // interrupt controllers do the work; see `Handover` about SGI 0.
+    // interrupt controllers do the work.
     if sgi1r >> 24 & 0xf == 0 {
-        post_native(machine(), sgi1r & 0xffff);
+        return send_zero(sgi1r);
     }
     gic::send_sgi(sgi1r);
+    Outcome::Resume
 }
 
-/// Tells cores, by Aff0, that an SGI 0 for their native contexts follows.
+/// SGI 0 to native contexts of cores in the one cluster, which learn from their
+/// mailboxes that it follows; see `Handover`.
 #[inline(never)]
-fn post_native(m: &Machine, mut targets: u64) {
+fn send_zero(sgi1r: u64) -> Outcome {
+    let m = machine();
+    let mut targets = sgi1r & 0xffff;
     while targets != 0 {
         let aff0 = targets.trailing_zeros() as u8;
         if let Some(target) = core_at(m, aff0) {
-            m.core[target].hand.post(Mail::NATIVE_SGI);
+            HOT.hand(target).post(Mail::NATIVE_SGI);
         }
         targets &= targets - 1;
     }
+    gic::send_sgi(sgi1r);
+    seldom(Outcome::Resume)
 }
 
 /// The core with this Aff0 in the one cluster; index and Aff0 nearly always
@@ -54,7 +63,12 @@ fn core_at(m: &Machine, aff0: u8) -> Option<usize> {
 
 /// vCPUs, everybody, or several clusters of cores.
 #[inline(never)]
-fn send_slowly(m: &Machine, core: &mut Core, sgi1r: u64) {
+fn send_anywhere(core: &mut Core, sgi1r: u64) -> Outcome {
+    send_to_each(machine(), core, sgi1r);
+    seldom(Outcome::Resume)
+}
+
+fn send_to_each(m: &Machine, core: &mut Core, sgi1r: u64) {
     let targets = SgiTargets::decode(sgi1r);
     let intid = u32::from(targets.intid);
     if sgi1r & CLUSTER == m.vcpu_cluster {
@@ -66,7 +80,7 @@ fn send_slowly(m: &Machine, core: &mut Core, sgi1r: u64) {
         return;
     }
     let sender = match core.vcpu() {
-        Some(v) => m.vcpu[v].mpidr,
+        Some(v) => m.vcpu[v],
         None => m.core[core.id()].mpidr,
     };
     for target in 0..m.cores {
@@ -75,7 +89,7 @@ fn send_slowly(m: &Machine, core: &mut Core, sgi1r: u64) {
         }
     }
     for target in 0..m.vcpus {
-        if targets.includes(m.vcpu[target].mpidr, sender) {
+        if targets.includes(m.vcpu[target], sender) {
             vcpu::pend(core, target, intid);
         }
     }
@@ -85,7 +99,7 @@ fn send_slowly(m: &Machine, core: &mut Core, sgi1r: u64) {
 pub fn to_core(m: &Machine, target: usize, intid: u32) {
     let shared = &m.core[target];
     if intid == gic::KICK {
-        shared.hand.post(Mail::NATIVE_SGI);
+        HOT.hand(target).post(Mail::NATIVE_SGI);
     }
     gic::send_sgi(shared.kick | u64::from(intid) << 24);
 }

@@ -2,10 +2,10 @@
 //! Traps: synchronous exceptions from EL1 and EL0. The most frequent first,
 //! and decoded just as far as they need.
 
-use super::machine::HOT;
-use super::{lend, pages, power, sgi};
+use super::hot::HOT;
+use super::{lend, pages, power, reclaim, sgi};
 use core::sync::atomic::Ordering::Relaxed;
-use taichi_abi::doorbell::{self, Reason};
+use taichi_abi::doorbell;
 use taichi_abi::smccc;
 use taichi_abi::trace::Event;
 use taichi_el2::context;
@@ -19,7 +19,10 @@ use taichi_machine::trap::{self, Trap, ec};
 #[inline]
 pub fn sync(core: &mut Core) -> Outcome {
     let esr = read_sysreg!("esr_el2");
-    shared::add(&core.counters().traps, 1);
+    if is_yield(esr) {
+        context::skip_instruction();
+        return lend::yielded(core, (esr >> 16) as u8 & 31);
+    }
     match (esr >> 26) as u8 & 0x3f {
         ec::SYSREG => {
             if let Trap::SysReg {
@@ -30,51 +33,49 @@ pub fn sync(core: &mut Core) -> Outcome {
             {
                 context::skip_instruction();
                 let value = core.current().get_x(rt);
-                sgi::send(core, value);
-                return Outcome::Resume;
+                return sgi::send(core, value);
             }
         }
         ec::HVC if core.current().get_x(0) as u32 == smccc::VERSION => {
+            shared::add(&core.counters().traps, 1);
             core.current().set_x(0, u64::from(taichi_abi::VERSION));
             return Outcome::Resume;
-        }
-        ec::DATA_ABORT if is_yield(esr) => {
-            let rt = (esr >> 16) as u8 & 31;
-            context::skip_instruction();
-            shared::add(&core.counters().yields, 1);
-            if HOT.ready.load(Relaxed) != 0 {
-                return lend::yielded(core, rt);
-            }
-            shared::add(&core.counters().yields_empty, 1);
-            return core.give(rt, Reason::Nothing as u64);
         }
         _ => {}
     }
     rare(core, esr)
 }
 
-/// A load of one register from the yield register: ISV, not S1PTW, not WnR,
-/// and a fault address there.
+/// A load of one register from the yield register: ISV, a fault address there,
+/// not S1PTW, not WnR.
 #[inline]
 fn is_yield(esr: u64) -> bool {
-    const ISV: u64 = 1 << 24;
+    const ISV: u32 = 1 << 24;
+    const IL: u32 = 1 << 25;
+    const CLASS: u32 = (ec::DATA_ABORT as u32) << 26;
     const S1PTW: u64 = 1 << 7;
     const WNR: u64 = 1 << 6;
     const _: () = assert!(doorbell::YIELD == 0);
-    esr & (ISV | S1PTW | WNR) == ISV
+    esr as u32 & (0xff << 24) & !IL == CLASS | ISV
         && read_sysreg!("hpfar_el2") == HOT.doorbell_hpfar.load(Relaxed)
+        && esr & (S1PTW | WNR) == 0
         && read_sysreg!("far_el2") & 0xfff == 0
 }
 
 #[inline(never)]
 fn rare(core: &mut Core, esr: u64) -> Outcome {
+    shared::add(&core.counters().traps, 1);
     match Trap::decode(esr) {
         Trap::Wfx { wfe: false } => match core.vcpu() {
-            Some(vcpu) => lend::vcpu_idle(core, vcpu),
+            Some(vcpu) => reclaim::vcpu_idle(core, vcpu),
             None => lend::idle(core),
         },
         Trap::Wfx { wfe: true } | Trap::WfxTimeout => {
             context::skip_instruction();
+            Outcome::Resume
+        }
+        Trap::Float => {
+            core.give_float();
             Outcome::Resume
         }
         Trap::SysReg { op, rt, write } => system_register(core, op, rt, write, esr),
@@ -101,6 +102,7 @@ pub fn refuse(core: &Core, esr: u64) {
 }
 
 /// Vendor hypervisor calls (SMCCC, Arm DEN 0028, 6.2) by HVC.
+#[inline(never)]
 fn hypercall(core: &mut Core) {
     let x = core.current().arguments();
     if x[0] as u32 == smccc::UID {
@@ -114,6 +116,7 @@ fn hypercall(core: &mut Core) {
 
 /// The registers that ICH_HCR_EL2.TC traps on DP cores, where the physical
 /// CPU interface is Linux's; and a vCPU's physical timer, which it hasn't.
+#[inline(never)]
 fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> Outcome {
     const CNTP_TVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 0);
     const CNTP_CTL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 1);

@@ -6,12 +6,14 @@
 //! vCPU is, and a vCPU goes idle under the same lock only while no bit is set:
 //! so none is overlooked.
 
-use super::lend;
-use super::machine::{Machine, machine};
+use super::hot::HOT;
+use super::machine::{kick_all, machine};
+use super::{lend, reclaim};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use taichi_abi::telemetry::VcpuState as Shown;
 use taichi_abi::trace::Event;
-use taichi_el2::context::Context;
-use taichi_el2::percore::Core;
+use taichi_el2::percore::{Chosen, Core};
+use taichi_el2::vectors::Outcome;
 use taichi_el2::{gic, shared, timer};
 use taichi_sched::VcpuState;
 use taichi_sched::handover::Mail;
@@ -20,57 +22,55 @@ const TIMER_BIT: u32 = 1 << gic::VIRTUAL_TIMER;
 
 /// Any core: makes `intid` pending at a vCPU, wherever that is.
 pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
-    let m = machine();
-    let Some(target) = m.vcpu.get(vcpu) else {
-        return;
-    };
-    target.pending.fetch_or(1 << intid, SeqCst);
-    notify(core, vcpu);
+    if vcpu < machine().vcpus {
+        HOT.vcpu(vcpu).pending.fetch_or(1 << intid, SeqCst);
+        notify(core, vcpu);
+    }
 }
 
 /// Any core: sees to it that a vCPU takes what is pending for it.
 pub fn notify(core: &mut Core, vcpu: usize) {
-    let m = machine();
     if core.vcpu() == Some(vcpu) {
-        flush_loaded(m, core, vcpu);
+        flush_loaded(core, vcpu);
         return;
     }
     let now = timer::now();
-    let mut sched = m.sched.lock();
+    let mut sched = HOT.sched.lock();
     let place = sched.vcpu(vcpu);
     if let VcpuState::Running { core: runs_on } = place {
         drop(sched);
-        m.kick(runs_on, Mail::VCPU);
+        machine().kick(runs_on, Mail::VCPU);
         return;
     }
     let kicks = sched.vcpu_interrupt(vcpu, core.id(), now);
-    m.publish_ready(&sched);
+    HOT.publish_ready(&sched);
     let deadline = sched.deadline(core.id());
     drop(sched);
     lend::rearm(core, deadline);
     if place == VcpuState::Idle {
+        reclaim::show(vcpu, Shown::Runnable);
         core.trace(now, Event::Ready, Some(vcpu), 0);
     }
-    m.kick_all(kicks);
+    kick_all(kicks);
 }
 
 /// The loaded vCPU's timer fired: Linux's handler programs it anew.
 #[inline]
-pub fn timer_fired(m: &Machine, core: &mut Core, vcpu: usize) {
+pub fn timer_fired(core: &mut Core, vcpu: usize) {
     timer::mask_loaded();
     shared::add(&shared::vcpu(vcpu).timer_irqs, 1);
-    m.vcpu[vcpu].pending.fetch_or(TIMER_BIT, Relaxed);
-    flush_loaded(m, core, vcpu);
+    HOT.vcpu(vcpu).pending.fetch_or(TIMER_BIT, Relaxed);
+    flush_loaded(core, vcpu);
 }
 
 /// Moves pending interrupts into the list registers of the loaded vCPU.
 #[inline]
-pub fn flush_loaded(m: &Machine, core: &mut Core, vcpu: usize) {
-    let mut left = take(m, vcpu);
+pub fn flush_loaded(core: &mut Core, vcpu: usize) {
+    let mut left = take(vcpu);
     while left != 0 {
         let intid = left.trailing_zeros();
         if gic::pend(core.current().lists(), intid, false).is_err() {
-            m.vcpu[vcpu].pending.fetch_or(left, SeqCst);
+            HOT.vcpu(vcpu).pending.fetch_or(left, SeqCst);
             gic::set_underflow(true);
             return;
         }
@@ -78,30 +78,50 @@ pub fn flush_loaded(m: &Machine, core: &mut Core, vcpu: usize) {
     }
 }
 
-/// Moves pending interrupts, and a timer that has expired, into the list
-/// registers of a vCPU that is about to be loaded.
-#[inline]
-pub fn flush_chosen(m: &Machine, context: &mut Context, vcpu: usize, now: u64) {
-    if context.timer().is_some_and(|t| t <= now) {
-        context.mask_timer();
-        shared::add(&shared::vcpu(vcpu).timer_irqs, 1);
-        m.vcpu[vcpu].pending.fetch_or(TIMER_BIT, Relaxed);
+/// Moves pending interrupts, and that of a timer that has fired, into the list
+/// registers of the vCPU that was chosen.
+#[inline(always)]
+pub fn flush_chosen(core: &mut Core, vcpu: usize, chosen: Chosen, now: u64) -> Outcome {
+    if chosen.timer.is_some_and(|t| t <= now) {
+        return flush_some(core, vcpu, true);
     }
-    let mut left = take(m, vcpu);
+    // Whoever makes an interrupt pending after the scheduler chose this core
+    // finds the vCPU running, and kicks; the lock orders the rest.
+    if HOT.vcpu(vcpu).pending.load(Relaxed) != 0 {
+        return flush_some(core, vcpu, false);
+    }
+    Outcome::Switch
+}
+
+#[inline(never)]
+fn flush_some(core: &mut Core, vcpu: usize, fired: bool) -> Outcome {
+    let context = core.chosen();
+    if fired {
+        context.mask_timer();
+        reclaim::show(vcpu, Shown::Runnable);
+        shared::add(&shared::vcpu(vcpu).timer_irqs, 1);
+        HOT.vcpu(vcpu).pending.fetch_or(TIMER_BIT, Relaxed);
+    }
+    let mut left = take(vcpu);
     while left != 0 {
         let intid = left.trailing_zeros();
-        if context.lists().pend(intid, 0xa0, false).is_err() {
-            m.vcpu[vcpu].pending.fetch_or(left, SeqCst);
+        if context
+            .lists()
+            .pend(intid, gic::LINUX_PRIORITY, false)
+            .is_err()
+        {
+            HOT.vcpu(vcpu).pending.fetch_or(left, SeqCst);
             context.set_underflow(true);
-            return;
+            break;
         }
         left &= left - 1;
     }
+    lend::seldom(Outcome::Switch)
 }
 
 #[inline]
-fn take(m: &Machine, vcpu: usize) -> u32 {
-    let vcpu = &m.vcpu[vcpu];
+fn take(vcpu: usize) -> u32 {
+    let vcpu = HOT.vcpu(vcpu);
     if vcpu.pending.load(SeqCst) == 0 {
         return 0;
     }
@@ -111,7 +131,7 @@ fn take(m: &Machine, vcpu: usize) -> u32 {
 
 /// Whether a vCPU has an interrupt that it would take.
 #[inline]
-pub fn has_pending(m: &Machine, vcpu: usize) -> bool {
-    let vcpu = &m.vcpu[vcpu];
+pub fn has_pending(vcpu: usize) -> bool {
+    let vcpu = HOT.vcpu(vcpu);
     vcpu.pending.load(SeqCst) & vcpu.enabled.load(SeqCst) != 0
 }

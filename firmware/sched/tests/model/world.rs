@@ -232,20 +232,33 @@ impl World {
     }
 
     fn reclaim(&mut self, core: CoreId) {
-        let legal = matches!(self.cores[core], CoreState::Lent { .. });
-        if let Some(kicks) = self.call(legal, |s, now| s.reclaim(core, now)) {
+        let had = self.vcpu_there(core);
+        let legal = had.is_some();
+        if let Some((vcpu, kicks)) = self.call(legal, |s, now| s.reclaim(core, now)) {
+            assert_eq!(Some(vcpu), had);
             self.kick(kicks);
         }
     }
 
+    fn vcpu_there(&self, core: CoreId) -> Option<VcpuId> {
+        match self.cores[core] {
+            CoreState::Lent { vcpu, .. } => Some(vcpu),
+            _ => None,
+        }
+    }
+
     fn tick(&mut self, core: CoreId) {
+        let had = self.vcpu_there(core);
         let Some((tick, kicks)) = self.call(true, |s, now| s.tick(core, now)) else {
             return;
         };
         self.kick(kicks);
         match tick {
             Tick::Continue => {}
-            Tick::Rotate(next) => self.check_next(core, Some(next)),
+            Tick::Rotate { from, to } => {
+                assert_eq!(Some(from), had);
+                self.check_next(core, Some(to));
+            }
             Tick::Return => self.reclaim(core),
             Tick::Lend(why) => assert!(matches!(self.lend(core, why), Some(Some(_)))),
         }

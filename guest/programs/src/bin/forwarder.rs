@@ -111,7 +111,7 @@ fn run(mut options: Options) -> Result<()> {
         yields: stats.yields,
         reasons: stats.reasons,
         lent_ticks: grown(|core| core.lent_ticks.load(Relaxed)),
-        lends: grown(|core| core.lends.load(Relaxed)),
+        lends: grown(Core::lends),
         timeline: poller.picture.moments,
     };
     println!("{}", serde_json::to_string(&report)?);

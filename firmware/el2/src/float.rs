@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Floating point: v0 to v31, FPSR, FPCR.
+//!
+//! A vCPU gets these registers when it first uses them in its stay on a core,
+//! which traps (CPTR_EL2.TFP). Kernel code doesn't use them, so a core that
+//! comes back from a vCPU in the kernel is 36 instructions sooner with its
+//! native context; one that comes back from a vCPU that did use them is not
+//! later. Native contexts never trap: what a data plane does costs nothing.
+//!
+//! The firmware itself is built without floating point, so that no Rust code
+//! can touch these registers.
+
+use crate::context::Context;
+use crate::sysreg::isb;
+use crate::write_sysreg;
+use core::arch::asm;
+
+/// CPTR_EL2: no trap; RES1 bits.
+pub(crate) const FREE: u64 = 0x33ff;
+/// CPTR_EL2: EL0, EL1 and EL2 trap (TFP).
+pub(crate) const TRAPPED: u64 = FREE | 1 << 10;
+
+/// Whose registers a core holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The native context's, whoever runs.
+    Native,
+    /// The loaded vCPU's; those of the native context are in memory.
+    Vcpu,
+    /// Nobody's: those of the native context are in memory, and the vCPU that
+    /// runs has used none.
+    Nobody,
+}
+
+/// The loaded vCPU, `current`, uses floating point: from now on the core holds
+/// its registers.
+///
+/// # Safety
+/// The contexts are this core's, and `holder` is what the core holds.
+pub(crate) unsafe fn give(holder: Holder, native: *mut Context, current: *mut Context) -> Holder {
+    open();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if holder == Holder::Native {
+            save(native);
+        }
+        load(current);
+    }
+    Holder::Vcpu
+}
+
+/// Before a world switch away from the vCPU `old`, where the core does not hold
+/// the native context's registers: saves the vCPU's, and loads those of the
+/// native context if that comes next.
+///
+/// # Safety
+/// As for [`give`].
+pub(crate) unsafe fn take(
+    holder: Holder,
+    old: *mut Context,
+    native_next: Option<*mut Context>,
+) -> Holder {
+    open();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if holder == Holder::Vcpu {
+            save(old);
+        }
+        let Some(native) = native_next else {
+            return Holder::Nobody;
+        };
+        load(native);
+    }
+    Holder::Native
+}
+
+/// EL2 traps itself where it traps vCPUs.
+fn open() {
+    // SAFETY: traps of EL1 and EL0; the next world switch sets them anew.
+    unsafe { write_sysreg!("cptr_el2", FREE) };
+    isb();
+}
+
+/// All vector registers, two at a time, with their places in the context.
+macro_rules! all_pairs {
+    ($op:literal) => {
+        all_pairs!($op: 0, 1, 528; 2, 3, 560; 4, 5, 592; 6, 7, 624;
+            8, 9, 656; 10, 11, 688; 12, 13, 720; 14, 15, 752;
+            16, 17, 784; 18, 19, 816; 20, 21, 848; 22, 23, 880;
+            24, 25, 912; 26, 27, 944; 28, 29, 976; 30, 31, 1008;)
+    };
+    ($op:literal: $($a:literal, $b:literal, $at:literal;)*) => {
+        concat!(
+            ".arch_extension fp\n.arch_extension simd\n",
+            $($op, " q", $a, ", q", $b, ", [{context}, #", $at, "]\n",)*
+        )
+    };
+}
+
+/// # Safety
+/// `to` is a context of this core, and no trap is set.
+unsafe fn save(to: *mut Context) {
+    // SAFETY: the caller's promise; the offsets are asserted in `context.rs`.
+    unsafe {
+        asm!(
+            all_pairs!("stp"),
+            "mrs {a}, fpsr",
+            "mrs {b}, fpcr",
+            "str {a}, [{context}, #512]",
+            "str {b}, [{context}, #520]",
+            ".arch_extension nosimd\n.arch_extension nofp",
+            context = in(reg) to, a = out(reg) _, b = out(reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// # Safety
+/// As for [`save`]; the registers are EL1's and EL0's alone.
+unsafe fn load(from: *mut Context) {
+    // SAFETY: as in `save`.
+    unsafe {
+        asm!(
+            all_pairs!("ldp"),
+            "ldr {a}, [{context}, #512]",
+            "ldr {b}, [{context}, #520]",
+            "msr fpsr, {a}",
+            "msr fpcr, {b}",
+            ".arch_extension nosimd\n.arch_extension nofp",
+            context = in(reg) from, a = out(reg) _, b = out(reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A vCPU leaves its core: the native context takes it back, another vCPU
+//! follows, or the vCPU has nothing more to do.
+
+use super::hot::HOT;
+use super::lend::{choose, illegal, legal, lend_for, rearm};
+use super::machine::{finish, kick_all};
+use super::native::native_sgi;
+use super::vcpu;
+use core::sync::atomic::Ordering::Relaxed;
+use taichi_abi::doorbell::Reason;
+use taichi_abi::telemetry::{CoreState as Shown, VcpuState as ShownVcpu};
+use taichi_abi::trace::{self, Event};
+use taichi_el2::context;
+use taichi_el2::percore::Core;
+use taichi_el2::vectors::Outcome;
+use taichi_el2::{gic, shared, timer};
+use taichi_sched::handover::Mail;
+use taichi_sched::{Tick, Why};
+
+/// The native context takes its core back from a running vCPU.
+#[inline(always)]
+fn reclaim(core: &mut Core, reason: Reason, now: u64) -> Outcome {
+    let id = core.id();
+    let mut sched = HOT.sched.lock();
+    let Ok((vcpu, kicks)) = sched.reclaim(id, now) else {
+        drop(sched);
+        return illegal();
+    };
+    HOT.publish_ready(&sched);
+    let deadline = sched.deadline(id);
+    drop(sched);
+    back_to_native(core, vcpu, reason, now, deadline);
+    finish(kicks, Outcome::Switch)
+}
+
+/// A DP core's own interrupt takes it back.
+#[inline(never)]
+pub fn reclaim_for_interrupt(core: &mut Core) -> Outcome {
+    reclaim(core, Reason::Interrupt, timer::now())
+}
+
+/// The rest of every way back to the native context from `vcpu`.
+#[inline(always)]
+fn back_to_native(core: &mut Core, vcpu: usize, reason: Reason, now: u64, deadline: u64) {
+    HOT.hand(core.id()).end_lend();
+    timer::set_deadline(deadline);
+    end_stay(core, vcpu, Event::Reclaim, reason, now);
+    let counters = core.counters();
+    counters.state.store(Shown::Native as u64, Relaxed);
+    shared::add(&counters.reclaims[reason as usize % 8], 1);
+    let register = core.lend.register;
+    core.native().set_x(register, reason as u64);
+}
+
+/// Closes the account of a vCPU that leaves this core.
+#[inline(always)]
+fn end_stay(core: &mut Core, vcpu: usize, event: Event, reason: Reason, now: u64) {
+    let stay = now.wrapping_sub(core.lend.since);
+    shared::add(&core.counters().lent_ticks, stay);
+    shared::add(&shared::vcpu(vcpu).run_ticks, stay);
+    let argument = trace::stay(core.lend.why as u8, reason as u8, stay);
+    core.trace(now, event, Some(vcpu), argument);
+}
+
+/// The mailbox of a lent core asked for it, for an SGI or a probe.
+pub fn give_back(core: &mut Core, mail: Mail) -> Outcome {
+    if mail.has(Mail::NATIVE_SGI) {
+        native_sgi(core);
+    }
+    if mail.has(Mail::RECLAIM) {
+        return reclaim(core, Reason::Probe, timer::now());
+    }
+    interrupt_while_lent(core)
+}
+
+/// An interrupt for the native context of a lent core is pending there: give
+/// the core back, unless it was taken by force from code that couldn't take
+/// the interrupt anyway.
+pub fn interrupt_while_lent(core: &mut Core) -> Outcome {
+    if !native_takes_interrupts(core) {
+        return Outcome::Resume;
+    }
+    reclaim(core, Reason::Interrupt, timer::now())
+}
+
+#[inline]
+fn native_takes_interrupts(core: &mut Core) -> bool {
+    core.lend.why != Why::Forced || core.native().interrupts_enabled()
+}
+
+/// The hypervisor timer fired, or the scheduler has something for this core.
+#[inline]
+pub fn tick(core: &mut Core) -> Outcome {
+    let now = timer::now();
+    if !core.is_lent() {
+        return ask_scheduler(core, now, u64::MAX);
+    }
+    let native_timer = core.lend.native_timer;
+    if native_timer > now {
+        return ask_scheduler(core, now, native_timer);
+    }
+    if native_takes_interrupts(core) {
+        return reclaim(core, Reason::Interrupt, now);
+    }
+    ask_scheduler(core, now, u64::MAX)
+}
+
+#[inline(never)]
+fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
+    let id = core.id();
+    let mut sched = HOT.sched.lock();
+    let (tick, kicks) = legal(sched.tick(id, now));
+    HOT.publish_ready(&sched);
+    let deadline = sched.deadline(id);
+    drop(sched);
+    timer::set_deadline(deadline.min(native_timer));
+    kick_all(kicks);
+    match tick {
+        Tick::Continue => Outcome::Resume,
+        Tick::Rotate { from, to } => {
+            end_stay(core, from, Event::Rotate, Reason::Slice, now);
+            shared::add(&core.counters().rotations, 1);
+            follow(core, to, now)
+        }
+        Tick::Return => reclaim(core, Reason::Slice, now),
+        Tick::Lend(why) => lend_for(core, why),
+    }
+}
+
+/// Another vCPU on a core that stays lent.
+fn follow(core: &mut Core, next: usize, now: u64) -> Outcome {
+    core.lend.since = now;
+    choose(core, next, now, 0)
+}
+
+/// The loaded vCPU executed WFI.
+#[inline(never)]
+pub fn vcpu_idle(core: &mut Core, vcpu: usize) -> Outcome {
+    context::skip_instruction();
+    let now = timer::now();
+    let wakes = timer::loaded_deadline().unwrap_or(u64::MAX);
+    gic::refresh(core.current().lists());
+    if wakes <= now || !core.current().lists().is_empty() {
+        return Outcome::Resume;
+    }
+    let mut sched = HOT.sched.lock();
+    if vcpu::has_pending(vcpu) {
+        drop(sched);
+        vcpu::flush_loaded(core, vcpu);
+        return Outcome::Resume;
+    }
+    let (next, kicks) = legal(sched.vcpu_idle(core.id(), wakes, now));
+    HOT.publish_ready(&sched);
+    let deadline = sched.deadline(core.id());
+    show(vcpu, ShownVcpu::Idle);
+    drop(sched);
+    let outcome = leave(core, vcpu, next, now, deadline);
+    finish(kicks, outcome)
+}
+
+/// The loaded vCPU switched itself off.
+#[inline(never)]
+pub fn vcpu_off(core: &mut Core, vcpu: usize) -> Outcome {
+    let now = timer::now();
+    let mut sched = HOT.sched.lock();
+    let next = legal(sched.vcpu_off(core.id(), now));
+    HOT.publish_ready(&sched);
+    let deadline = sched.deadline(core.id());
+    show(vcpu, ShownVcpu::Off);
+    drop(sched);
+    leave(core, vcpu, next, now, deadline)
+}
+
+/// Where a core goes when its `vcpu` gave it up.
+fn leave(core: &mut Core, vcpu: usize, next: Option<usize>, now: u64, deadline: u64) -> Outcome {
+    let Some(next) = next else {
+        back_to_native(core, vcpu, Reason::Nothing, now, deadline);
+        return Outcome::Switch;
+    };
+    rearm(core, deadline);
+    end_stay(core, vcpu, Event::Idle, Reason::Nothing, now);
+    follow(core, next, now)
+}
+
+/// Says in telemetry what a vCPU does. Call with the scheduler locked.
+pub fn show(vcpu: usize, state: ShownVcpu) {
+    shared::vcpu(vcpu).state.store(state as u64, Relaxed);
+}
