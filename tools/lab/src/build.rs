@@ -105,6 +105,21 @@ pub fn cargo(cache: &Cache, target: &str) -> Result<Command> {
     Ok(cargo)
 }
 
+/// Name and version of the compiler that builds the firmware.
+///
+/// # Errors
+/// Where it can't be run.
+pub fn compiler(cache: &Cache) -> Result<String> {
+    let rustc = if host_has(BARE) {
+        PathBuf::from("rustc")
+    } else {
+        tools::rust(cache, "rustc")
+    };
+    let out = Command::new(rustc).arg("--version").output();
+    let out = out.context("asking the firmware's compiler for its version")?;
+    Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+}
+
 /// The directory of this workspace's sources.
 pub fn workspace() -> PathBuf {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR"));

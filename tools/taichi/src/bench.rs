@@ -45,15 +45,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let recorded = record::read()?;
     let run = micro::run(!no_peer)?;
     if json {
-        println!("{:#}", table::json(&run, &recorded));
+        println!("{:#}", table::json(&run, &recorded.counts));
     } else {
-        print!("{}", table::text(&run, &recorded));
+        print!("{}", table::text(&run, &recorded.counts));
     }
     if new {
         record::write(&run)?;
     }
     let worse = if check {
-        record::worse(&recorded, &run.ours)
+        record::worse(&recorded.counts, &run.ours)
     } else {
         Vec::new()
     };

@@ -109,6 +109,21 @@ impl Rounds {
         rounds
     }
 
+    /// Prints the greatest, less what `overhead` instructions took: where a
+    /// round either has what is counted in it or has not.
+    fn print_most(&self, name: &str, overhead: u64) {
+        let values = &self.values[..self.used];
+        let Some(most) = values.iter().max() else {
+            return say!("bench {name} none: no round counted");
+        };
+        let equal = values.iter().filter(|&v| v == most).count();
+        let most = most.saturating_sub(overhead);
+        say!(
+            "bench {name} {most} most {most} equal {equal} of {}",
+            values.len()
+        );
+    }
+
     /// Prints the smallest, less what `overhead` instructions took.
     fn print(&self, name: &str, overhead: u64) {
         let values = &self.values[..self.used];
@@ -240,6 +255,7 @@ fn on_dp(empty: u64) {
     check!(still, "the first core doesn't stand still");
     if let Some(vcpu) = vcpu {
         switches("", yield_core, vcpu, empty);
+        switches_with_float(yield_core, vcpu, empty);
     }
     STOP.store(SLEEPER, Release);
 }
@@ -282,6 +298,18 @@ sampler:
     cmp     x0, x1
     b.lo    1b
     ret
+
+    // The same, with floating point. Five instructions a sample.
+    .arch_extension fp
+    .global sampler_float
+sampler_float:
+1:  mrs     x2, cntvct_el0
+    str     x2, [x0], #8
+    fmov    d0, x2
+    cmp     x0, x1
+    b.lo    1b
+    ret
+    .arch_extension nofp
 
     // Vectors for `sampler`: the handler uses x0 as the sampler does, so that
     // its own eight instructions lie between two samples.
@@ -337,12 +365,50 @@ fn sample_all(_: u64) {
     SAMPLED.store(1, Release);
 }
 
+fn sample_all_with_float(_: u64) {
+    let start = BUFFER.0.get() as u64;
+    // SAFETY: as in `sample`; v0 is nobody's here.
+    unsafe {
+        asm!("bl sampler_float", inout("x0") start => _, in("x1") start + 8 * SAMPLES as u64,
+            out("x2") _, out("x30") _)
+    };
+    SAMPLED.store(1, Release);
+}
+
 /// Lends the calling core to the vCPU again and again, until its own timer
 /// takes it back, and compares its own times with the vCPU's samples.
 fn switches(suffix: &str, lend: fn() -> (u64, u64), vcpu: &Cpu, empty: u64) {
+    let times = lend_often(sample_all, lend, vcpu);
+    evaluate(suffix, &times, empty);
+}
+
+/// The same with a vCPU that uses floating point: what its first use costs, and
+/// the way back after it.
+fn switches_with_float(lend: fn() -> (u64, u64), vcpu: &Cpu, empty: u64) {
+    let times = lend_often(sample_all_with_float, lend, vcpu);
+    let [mut first_use, mut back] = [const { None }; 2].map(|_: Option<()>| Rounds::new());
+    for (before, after) in times {
+        let stay = samples().iter().filter(|&&s| (before..after).contains(&s));
+        let mut last = None;
+        for (n, &sample) in stay.enumerate() {
+            // It traps between the first two samples, or before them.
+            if let (1, Some(first)) = (n, last) {
+                first_use.push(sample - first);
+            }
+            last = Some(sample);
+        }
+        last.into_iter().for_each(|last| back.push(after - last));
+    }
+    first_use.print_most("float-first-use", LOOP + 1);
+    back.print("vcpu-to-native-float", empty);
+}
+
+/// Lends the core in [`ROUNDS`] rounds to a vCPU that samples; gives the times
+/// of leaving and coming back.
+fn lend_often(samples: fn(u64), lend: fn() -> (u64, u64), vcpu: &Cpu) -> [(u64, u64); ROUNDS] {
     SAMPLED.store(0, Relaxed);
     sys::mask();
-    vcpu.post(sample_all, 0);
+    vcpu.post(samples, 0);
     let mut times = [(0, 0); ROUNDS];
     for (n, slot) in times.iter_mut().enumerate() {
         // Other phases of the vCPU's loop in each round.
@@ -353,7 +419,7 @@ fn switches(suffix: &str, lend: fn() -> (u64, u64), vcpu: &Cpu, empty: u64) {
         until_timer(100_000, lend);
     }
     sys::unmask();
-    evaluate(suffix, &times, empty);
+    times
 }
 
 /// Lends the calling core until its timer fires in `ticks`, with IRQs masked;

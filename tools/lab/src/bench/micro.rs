@@ -74,6 +74,11 @@ pub const PATHS: &[Path] = &[
         more("round-trip", "native → vCPU → native"),
         "kvm-round-trip",
     ),
+    more("float-first-use", "first floating point of a vCPU's stay"),
+    sampled(more(
+        "vcpu-to-native-float",
+        "vCPU → native, floating point used",
+    )),
     path("sgi-forward", "SGI forward, from a DP core", 80),
     more("vtimer-injection", "virtual timer injection"),
     more("null-trap-cp", "null trap on a CP core"),
@@ -104,6 +109,8 @@ pub struct Peer {
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Run {
+    /// The compiler that built the firmware.
+    pub compiler: String,
     /// The firmware's counts.
     pub ours: Counts,
     /// Those of KVM.
@@ -186,7 +193,11 @@ pub fn run(with_peers: bool) -> Result<Run> {
             }
         }
     }
-    Ok(Run { ours, peers })
+    Ok(Run {
+        compiler: build::compiler(&Cache::open()?)?,
+        ours,
+        peers,
+    })
 }
 
 #[cfg(all(test, feature = "guest"))]

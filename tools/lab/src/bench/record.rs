@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::counts::Counts;
 use super::micro::Run;
@@ -13,6 +14,15 @@ use crate::build;
 
 /// Recorded counts by name.
 pub type Recorded = BTreeMap<String, u64>;
+
+/// The file's content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The compiler that built the firmware: another one gives other counts.
+    pub compiler: String,
+    /// What was counted.
+    pub counts: Recorded,
+}
 
 /// The file.
 pub fn file() -> PathBuf {
@@ -23,10 +33,10 @@ pub fn file() -> PathBuf {
 ///
 /// # Errors
 /// Where the file is damaged.
-pub fn read() -> Result<Recorded> {
+pub fn read() -> Result<Record> {
     let path = file();
     if !path.exists() {
-        return Ok(Recorded::new());
+        return Ok(Record::default());
     }
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| {
@@ -42,10 +52,11 @@ pub fn read() -> Result<Recorded> {
 /// # Errors
 /// Where the file can't be written.
 pub fn write(run: &Run) -> Result<()> {
-    let mut recorded = read()?;
-    recorded.extend(flat(run));
+    let mut record = read()?;
+    record.compiler.clone_from(&run.compiler);
+    record.counts.extend(flat(run));
     let path = file();
-    let text = serde_json::to_string_pretty(&recorded)? + "\n";
+    let text = serde_json::to_string_pretty(&record)? + "\n";
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 

@@ -142,6 +142,7 @@ mod tests {
                 .collect()
         };
         Run {
+            compiler: "rustc".to_owned(),
             ours: counts(&[("null-trap", 97), ("vcpu-to-native", 301)]),
             peers: vec![Peer {
                 title: "KVM 6.1 VHE".to_owned(),
