@@ -174,8 +174,9 @@ impl Autopsy {
 /// An epitaph that says all, the same on the console and in RAM, and a reset.
 fn dies_well(how: &str, reason: &[&str]) -> String {
     let remains = dies(how);
-    let (console, text) = (&remains.console, remains.text());
+    let console = &remains.console;
     assert_eq!(remains.end, "guest-reset", "{console}");
+    let text = remains.text();
     let printed = console.replace("\r\n", "\n");
     assert!(printed.contains(text), "{console}\n--- in RAM\n{text}");
     let line = |start: &str| {
