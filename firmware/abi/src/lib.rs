@@ -12,12 +12,14 @@
 //! - [`control`]: the page that root and accelerators write to
 //! - [`telemetry`]: what the firmware counts, readable by everyone
 //! - [`trace`]: the record of what happened, a ring per core
+//! - [`epitaph`]: what a run that died left to the next
 //! - [`smccc`]: the calls the firmware answers itself
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod doorbell;
+pub mod epitaph;
 pub mod smccc;
 pub mod telemetry;
 pub mod trace;

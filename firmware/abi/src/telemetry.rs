@@ -45,6 +45,11 @@ pub struct Header {
     pub build: AtomicU64,
     /// Bit n: core n is a DP core.
     pub dp_cores: AtomicU64,
+    /// Byte offset of the last run's epitaph, if there is one
+    /// ([`crate::epitaph`]).
+    pub epitaph_offset: AtomicU32,
+    /// 0.
+    pub reserved: AtomicU32,
 }
 
 /// What a core does, as [`Core::state`] tells it in its low 8 bits.
@@ -156,7 +161,7 @@ pub struct Vcpu {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 64);
+    assert!(size_of::<Header>() == 72);
     assert!(size_of::<Core>() == 256);
     assert!(size_of::<Vcpu>() == 128);
 };

@@ -279,6 +279,8 @@ unsafe fn early_mmu(base: u64) {
     unsafe {
         write_sysreg!("hcr_el2", HCR_EL2_ONLY);
         isb();
+        // The fault path's, until it has an index.
+        write_sysreg!("tpidr_el2", 0u64);
         write_sysreg!("vbar_el2", &raw const crate::vectors::taichi_vectors as u64);
         write_sysreg!("mair_el2", EARLY_MAIR);
         write_sysreg!("tcr_el2", tcr);

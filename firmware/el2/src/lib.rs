@@ -12,7 +12,7 @@
 //! - [`memory`]: the firmware's own memory, its page tables, its heap
 //! - [`mmio`]: device frames
 //! - [`shared`]: the telemetry window and the trace
-//! - [`fault`]: panics and faults at EL2
+//! - [`fault`]: panics and faults at EL2; [`stone`]: what is left of them
 //!
 //! `docs/soundness.md` states the invariants and who keeps each.
 //!
@@ -26,6 +26,8 @@ pub mod boot;
 pub mod console;
 pub mod context;
 pub mod fault;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod float;
 pub mod gic;
 pub mod memory;
@@ -33,6 +35,7 @@ pub mod mmio;
 pub mod percore;
 pub mod shared;
 pub mod smc;
+pub mod stone;
 mod switch;
 pub mod sysreg;
 pub mod timer;

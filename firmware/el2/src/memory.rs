@@ -51,6 +51,10 @@ region!(
     /// The telemetry window.
     telemetry, __telemetry_start, __telemetry_end);
 region!(
+    /// The last run's epitaph, or this one's: the window's last pages, which no
+    /// boot clears.
+    stone, __stone_start, __telemetry_end);
+region!(
     /// Addresses of emulated frames; the RAM behind them is not used.
     frames, __frames_start, __frames_end);
 region!(
@@ -72,6 +76,15 @@ pub const STACK: u64 = 0x8000;
 pub const PAGE: u64 = 4096;
 /// Bytes of a core's fault stack and its guard page.
 pub const FAULT_STACK: u64 = 2 * PAGE;
+
+/// Whose stack ends in a guard page that has this address.
+pub(crate) fn guarded(at: u64) -> Option<usize> {
+    [(stacks(), STACK), (fault_stacks(), FAULT_STACK)]
+        .into_iter()
+        .filter(|(stacks, _)| stacks.contains(&at))
+        .map(|(stacks, size)| ((at - stacks.start) / size, (at - stacks.start) % size))
+        .find_map(|(core, offset)| (offset < PAGE).then_some(core as usize))
+}
 
 /// The first 8 bytes of the build id that the linker made.
 pub fn build_id() -> u64 {

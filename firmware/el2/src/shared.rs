@@ -46,7 +46,7 @@ fn at<T>(offset: usize, index: usize) -> *const T {
 }
 
 const _: () = assert!(
-    abi::SIZE as u64 + crate::fault::STONE <= 0x40000,
+    abi::SIZE + taichi_abi::epitaph::BYTES <= 0x40000,
     "image.ld reserves too little for telemetry and the epitaph"
 );
 

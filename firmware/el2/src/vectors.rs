@@ -66,6 +66,7 @@ global_asm!(
     // One that must not happen: fault at EL2, or AArch32.
     .macro fatal number
         .balign 128
+        msr tpidr_el0, x0
         mov x0, #\number
         b taichi_fatal_entry
     .endm
@@ -123,16 +124,38 @@ global_asm!(
         b taichi_resume
 
     // x0: vector number. A stack of its own, because the fault may be the
-    // stack's; the machine ends here, so no register is kept.
+    // stack's, with all registers at its top. The machine ends here, so nobody
+    // will miss the thread pointers of EL0 and EL1, which hold x0-x2 meanwhile.
     taichi_fatal_entry:
-        mov x1, sp
-        mrs x2, tpidr_el2
-        and x2, x2, #0xf
-        add x2, x2, #1
-        adrp x3, __fault_stacks_start
-        add x3, x3, :lo12:__fault_stacks_start
-        add x2, x3, x2, lsl #13
-        mov sp, x2
+        msr tpidrro_el0, x1
+        msr tpidr_el1, x2
+        mrs x1, tpidr_el2
+        and x1, x1, #0xf
+        add x1, x1, #1
+        adrp x2, __fault_stacks_start
+        add x2, x2, :lo12:__fault_stacks_start
+        add x1, x2, x1, lsl #13
+        mrs x2, tpidr_el1
+        stp x2, x3, [x1, #-240]
+        stp x4, x5, [x1, #-224]
+        stp x6, x7, [x1, #-208]
+        stp x8, x9, [x1, #-192]
+        stp x10, x11, [x1, #-176]
+        stp x12, x13, [x1, #-160]
+        stp x14, x15, [x1, #-144]
+        stp x16, x17, [x1, #-128]
+        stp x18, x19, [x1, #-112]
+        stp x20, x21, [x1, #-96]
+        stp x22, x23, [x1, #-80]
+        stp x24, x25, [x1, #-64]
+        stp x26, x27, [x1, #-48]
+        stp x28, x29, [x1, #-32]
+        mov x2, sp
+        stp x30, x2, [x1, #-16]
+        mrs x2, tpidr_el0
+        mrs x3, tpidrro_el0
+        stp x2, x3, [x1, #-256]!
+        mov sp, x1
         bl taichi_fatal
     1:  wfi
         b 1b

@@ -35,7 +35,22 @@ pub struct Image {
 /// # Errors
 /// Where set-up or the build fails.
 pub fn firmware(cache: &Cache) -> Result<Image> {
-    image(cache, "taichi-image", "taichi.img")
+    image(cache, "taichi-image", &[], "firmware", "taichi.img")
+}
+
+/// Builds the firmware that a guest can make die, for tests. It has a directory
+/// of its own: in one, either build would replace the other's program.
+///
+/// # Errors
+/// Where set-up or the build fails.
+pub fn mortal_firmware(cache: &Cache) -> Result<Image> {
+    image(
+        cache,
+        "taichi-image",
+        &["--features=faults"],
+        "firmware-faults",
+        "taichi-faults.img",
+    )
 }
 
 /// Builds the bare-metal test guest.
@@ -43,7 +58,7 @@ pub fn firmware(cache: &Cache) -> Result<Image> {
 /// # Errors
 /// Where set-up or the build fails.
 pub fn probe(cache: &Cache) -> Result<Image> {
-    image(cache, "taichi-probe", "probe.img")
+    image(cache, "taichi-probe", &[], "firmware", "probe.img")
 }
 
 /// Builds our guest programs, static, and returns their files in order.
@@ -174,8 +189,17 @@ fn linker(cache: &Cache, target: &str) -> String {
     format!("target.{target}.linker={:?}", path.display().to_string())
 }
 
-fn image(cache: &Cache, package: &str, name: &str) -> Result<Image> {
+/// Builds `package` in `directory`, and its flat image there.
+fn image(
+    cache: &Cache,
+    package: &str,
+    features: &[&str],
+    directory: &str,
+    name: &str,
+) -> Result<Image> {
+    let directory = target_directory().join(directory);
     let mut cargo = cargo(cache, BARE)?;
+    cargo.env("CARGO_TARGET_DIR", &directory);
     cargo.args([
         "build",
         "--package",
@@ -184,15 +208,18 @@ fn image(cache: &Cache, package: &str, name: &str) -> Result<Image> {
         "--profile",
         "firmware",
     ]);
+    cargo.args(features);
     let files = executables(cargo, package)?;
     let elf = files
         .into_iter()
         .next()
         .with_context(|| format!("{package} has no program"))?;
-    let image = target_directory().join("firmware").join(name);
+    let image = directory.join(name);
+    // Put in its place whole: another test's QEMU may be about to read it.
+    let new = tempfile::NamedTempFile::new_in(&directory).context("making an image")?;
     let out = Command::new(tools::cross(cache, "objcopy"))
         .args(["-O", "binary"])
-        .args([&elf, &image])
+        .args([elf.as_path(), new.path()])
         .output()
         .context("running objcopy")?;
     ensure!(
@@ -200,6 +227,7 @@ fn image(cache: &Cache, package: &str, name: &str) -> Result<Image> {
         "objcopy: {}",
         String::from_utf8_lossy(&out.stderr).trim()
     );
+    new.persist(&image).context("replacing an image")?;
     Ok(Image { elf, image })
 }
 

@@ -16,7 +16,9 @@ use taichi_el2::boot::Loaded;
 use taichi_el2::context::Controls;
 use taichi_el2::mmio::Frame;
 use taichi_el2::percore::Core;
-use taichi_el2::{boot as el2, console, fault, gic, memory, read_sysreg, say, shared, smc, timer};
+use taichi_el2::{
+    boot as el2, console, fault, gic, memory, read_sysreg, say, shared, smc, stone, timer,
+};
 use taichi_machine::affinity::Mpidr;
 use taichi_machine::config::{self, Config, Console};
 use taichi_machine::image::ImageHeader;
@@ -107,6 +109,11 @@ fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut C
         Console::None => console::set(0),
         Console::Pl011(base) => console::set(base),
     }
+    if let Some(epitaph) = stone::found().filter(|epitaph| epitaph.age == 1) {
+        say!("the last run died: {}", epitaph.reason());
+    }
+    #[cfg(feature = "faults")]
+    say!("built for tests: a guest can make this firmware die");
     let kernel = kernel(loader)?;
     check_machine(&platform, &config)?;
     check_heap(blob)?;
@@ -301,6 +308,8 @@ fn publish(platform: &Platform, config: &Config, vcpus: &[Mpidr]) {
         .store(taichi_abi::trace::RECORDS as u32, Relaxed);
     header.build.store(memory::build_id(), Relaxed);
     header.dp_cores.store(u64::from(config.dp.0), Relaxed);
+    let epitaph = memory::stone().start - memory::telemetry().start;
+    header.epitaph_offset.store(epitaph as u32, Relaxed);
     for (id, mpidr) in platform.cores.iter().enumerate() {
         shared::core(id).mpidr.store(mpidr.value(), Relaxed);
         shared::core(id)

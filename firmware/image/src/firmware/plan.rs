@@ -8,6 +8,7 @@ use core::ops::Range;
 use taichi_abi::PAGE;
 use taichi_abi::window::{Window, Windows};
 use taichi_el2::boot::{self, Regime};
+use taichi_el2::console;
 use taichi_el2::memory::{self, TablePool};
 use taichi_el2::mmio::Frame;
 use taichi_el2::read_sysreg;
@@ -151,7 +152,8 @@ fn for_el2(platform: &Platform, real: &[Frame]) -> Vec<(Range<u64>, Kind)> {
         real.iter()
             .map(|f| (f.base()..f.base() + REDISTRIBUTOR, Kind::Device)),
     );
-    let console = platform.console.into_iter();
+    // The one that is used, which needn't be the tree's.
+    let console = console::base().into_iter();
     regions.extend(console.map(|base| (base & !(P - 1)..(base & !(P - 1)) + P, Kind::Device)));
     regions
 }

@@ -105,12 +105,15 @@ pub fn refuse(core: &Core, esr: u64) {
 #[inline(never)]
 fn hypercall(core: &mut Core) {
     let x = core.current().arguments();
-    if x[0] as u32 == smccc::UID {
-        for (x, word) in x.iter_mut().zip(smccc::UID_WORDS) {
-            *x = u64::from(word);
+    match x[0] as u32 {
+        smccc::UID => {
+            for (x, word) in x.iter_mut().zip(smccc::UID_WORDS) {
+                *x = u64::from(word);
+            }
         }
-    } else {
-        x[0] = NOT_SUPPORTED as u64;
+        #[cfg(feature = "faults")]
+        smccc::DIE => taichi_el2::faults::die(x[1]),
+        _ => x[0] = NOT_SUPPORTED as u64,
     }
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod boot;
 mod console;
 mod cpu;
+mod die;
 mod frame;
 mod gic;
 mod lock;

@@ -66,7 +66,7 @@ macro_rules! check {
 pub(crate) use check;
 
 /// Runs one test and prints its line.
-pub fn run(name: &str, test: fn()) {
+pub fn run(name: &str, test: impl FnOnce()) {
     test();
     let mut failure = FAILURE.lock();
     if failure.used == 0 {

@@ -36,10 +36,14 @@ pub fn source(run: &mut Run) {
     for (target, packages) in [(BARE, BARE_PACKAGES), (LINUX, LINUX_PACKAGES)] {
         for package in packages {
             run.step(&format!("clippy of {package} for {target}"), |cache| {
-                clippy(cache, target, package)
+                clippy(cache, target, package, &[])
             });
         }
     }
+    run.step(
+        "clippy of the firmware that a guest can make die",
+        |cache| clippy(cache, BARE, "taichi-image", &["--features=faults"]),
+    );
     run.step("licences and sources of dependencies", |cache| {
         deny(cache, &["check", "licenses", "bans", "sources"])
     });
@@ -131,6 +135,7 @@ pub fn guests(run: &mut Run) {
     run.tests("tests in QEMU", |cache| {
         // Once, before tests wait for it with their clocks running.
         build::firmware(cache)?;
+        build::mortal_firmware(cache)?;
         build::probe(cache)?;
         build::programs(cache)?;
         let test = [
@@ -177,21 +182,16 @@ fn runner(args: &[&str], profile: Option<&str>) -> Command {
 }
 
 /// clippy of the compiler that builds the firmware.
-fn clippy(cache: &Cache, target: &str, package: &str) -> Result<Command> {
+fn clippy(cache: &Cache, target: &str, package: &str, features: &[&str]) -> Result<Command> {
     let mut command = build::cargo(cache, target)?;
     if build::host_has(target) {
-        command.args([
-            "clippy",
-            "--package",
-            package,
-            "--profile=firmware",
-            "--",
-            "-Dwarnings",
-        ]);
+        command.args(["clippy", "--package", package, "--profile=firmware"]);
+        command.args(features).args(["--", "-Dwarnings"]);
         return Ok(command);
     }
     // What cargo-clippy does, which would take the host's clippy.
     command.args(["check", "--package", package, "--profile=firmware"]);
+    command.args(features);
     command.env(
         "RUSTC_WORKSPACE_WRAPPER",
         tools::rust(cache, "clippy-driver"),

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::bench;
 use super::console::say;
 use super::cpu::{self, Cpu};
+use super::die;
 use super::report::{self, check};
 use super::sys;
 
@@ -69,13 +70,19 @@ const TESTS: &[(&str, Needs, fn())] = &[
 ];
 
 /// Runs what the boot arguments ask for: `probe=NAME[,NAME…]` picks tests by
-/// the beginnings of their names, `probe=bench` the benchmarks.
+/// the beginnings of their names, `probe=bench` the benchmarks; `die=NAME`
+/// makes the firmware die instead.
 pub fn run(args: &str) {
     let wanted = args
         .split_ascii_whitespace()
         .find_map(|a| a.strip_prefix("probe="));
     let traced = args.split_ascii_whitespace().any(|a| a == "trace");
     report::TRACE.store(traced, Ordering::Relaxed);
+    let death = args.split_ascii_whitespace();
+    if let Some(how) = death.filter_map(|a| a.strip_prefix("die=")).next() {
+        report::run("die", || die::run(how));
+        return report::done();
+    }
     if wanted == Some("bench") {
         report::run("bench", bench::run);
         return report::done();
