@@ -144,7 +144,8 @@ pub enum VcpuState {
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
 pub struct Vcpu {
-    /// A [`VcpuState`].
+    /// A [`VcpuState`]. Where a core's state names it, it runs, whatever this
+    /// says; one that its timer woke is shown idle until it gets a core.
     pub state: AtomicU64,
     /// The affinity fields of its MPIDR.
     pub mpidr: AtomicU64,

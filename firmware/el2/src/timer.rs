@@ -4,6 +4,7 @@
 
 use crate::sysreg::isb;
 use crate::{read_sysreg, write_sysreg};
+use core::arch::asm;
 
 /// The system counter, in ticks.
 #[inline]
@@ -32,6 +33,17 @@ pub fn set_deadline(ticks: u64) {
     // The exception return is the barrier that makes it effective.
     // SAFETY: EL2's own timer.
     unsafe { write_sysreg!("cnthp_cval_el2", ticks) };
+}
+
+/// The same, effective before EL2 is left: where the next to look at interrupts
+/// is EL2 itself, or an EL1 that takes them without it.
+#[inline]
+pub fn set_deadline_now(ticks: u64) {
+    // SAFETY: EL2's own timer; no memory is concerned.
+    unsafe {
+        asm!("msr cnthp_cval_el2, {}", "isb", in(reg) ticks,
+            options(nomem, nostack, preserves_flags))
+    };
 }
 
 /// When the loaded context's virtual timer fires; `None` while it is off or

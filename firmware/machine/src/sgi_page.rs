@@ -16,8 +16,9 @@ pub const PROTECTED: u32 = 1 << 0 | 1 << 25 | 1 << 26;
 /// The priority that they keep: above 0xa0, which Linux gives everything.
 pub const PRIORITY: u8 = 0x80;
 
-/// Their fields in GICR_ICFGR1: level-sensitive, 0.
-const CONFIG: u32 = 0xf << 18;
+/// The fields of PPIs 25 to 27 in GICR_ICFGR1: level-sensitive, 0. EL2 doesn't
+/// acknowledge these, the virtual timer's among them: an edge would stay pending.
+pub const CONFIG: u32 = 0x3f << 18;
 
 /// What becomes of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use taichi_machine::irouter::Router;
 use taichi_machine::platform::{Conduit, Loader, Platform};
 use taichi_machine::psci::{CpuId, Psci};
 use taichi_machine::redist::VirtualRedistributor;
+use taichi_machine::sgi_page;
 use taichi_machine::tree;
 use taichi_sched::{Params, Role, Scheduler};
 
@@ -426,13 +427,15 @@ fn enter(core: &mut Core) {
 }
 
 /// Enables EL2's own interrupts in a core's redistributor (GICR_WAKER,
-/// GICR_IGROUPR0, GICR_IPRIORITYR<n>, GICR_ISENABLER0; Arm IHI 0069, 12.11).
+/// GICR_IGROUPR0, GICR_IPRIORITYR<n>, GICR_ICFGR1, GICR_ISENABLER0; Arm IHI 0069,
+/// 12.11).
 fn own_interrupts(frame: &Frame) {
     const WAKER: u64 = 0x14;
     const SGI_BASE: u64 = 0x1_0000;
     const IGROUPR0: u64 = SGI_BASE + 0x80;
     const ISENABLER0: u64 = SGI_BASE + 0x100;
     const IPRIORITYR: u64 = SGI_BASE + 0x400;
+    const ICFGR1: u64 = SGI_BASE + 0xc04;
     const OWN: [u32; 3] = [gic::KICK, gic::MAINTENANCE, gic::HYP_TIMER];
     let sleep = 1 << 1;
     let asleep = 1 << 2;
@@ -443,5 +446,6 @@ fn own_interrupts(frame: &Frame) {
     for intid in OWN {
         frame.write(IPRIORITYR + u64::from(intid), 1, u64::from(gic::PRIORITY));
     }
+    frame.write32(ICFGR1, frame.read32(ICFGR1) & !sgi_page::CONFIG);
     frame.write32(ISENABLER0, bits);
 }

@@ -13,18 +13,24 @@ use taichi_sched::handover::Mail;
 #[inline]
 pub fn irq(core: &mut Core) -> Outcome {
     shared::add(&core.counters().interrupts, 1);
-    // Timers are not acknowledged: their interrupts are levels, which end when
-    // they are masked or set anew; and what is acknowledged may be another
+    // EL2's own but the kick are levels, which end when their cause does: they
+    // are not acknowledged, because what is acknowledged may be another
     // interrupt that came in between.
     match gic::highest_pending() {
         gic::HYP_TIMER => reclaim::tick(core),
+        other => handle(core, other),
+    }
+}
+
+#[inline(never)]
+fn handle(core: &mut Core, pending: u32) -> Outcome {
+    match pending {
         gic::VIRTUAL_TIMER => virtual_timer(core),
+        gic::MAINTENANCE => maintenance(core),
         none if gic::is_spurious(none) => Outcome::Resume,
         // The physical CPU interface is Linux's: only what is EL2's own is
         // acknowledged, the rest stays pending for the native context.
-        other if core.is_dp() && other != gic::KICK && other != gic::MAINTENANCE => {
-            reclaim::reclaim_for_interrupt(core)
-        }
+        other if core.is_dp() && other != gic::KICK => reclaim::reclaim_for_interrupt(core),
         _ => acknowledged(core),
     }
 }
@@ -47,9 +53,8 @@ fn acknowledged(core: &mut Core) -> Outcome {
             virtual_timer(core)
         }
         gic::MAINTENANCE => {
-            maintenance(core);
             gic::end_own(intid, core.is_dp());
-            Outcome::Resume
+            maintenance(core)
         }
         none if gic::is_spurious(none) => Outcome::Resume,
         _ if core.is_dp() => fault::die("acknowledged an interrupt of a DP core's Linux"),
@@ -83,6 +88,10 @@ fn kicked(core: &mut Core) -> Outcome {
 /// The loaded context's timer: masked until Linux programs it anew.
 #[inline(never)]
 fn virtual_timer(core: &mut Core) -> Outcome {
+    // The level of another context's timer, before a switch, may be late to go.
+    if timer::loaded_deadline().is_none_or(|t| t > timer::now()) {
+        return Outcome::Resume;
+    }
     match core.vcpu() {
         Some(vcpu) => vcpu::timer_fired(core, vcpu),
         // Without a free list register interrupts of Linux's priority are
@@ -97,13 +106,15 @@ fn virtual_timer(core: &mut Core) -> Outcome {
 }
 
 /// List registers are free again.
-fn maintenance(core: &mut Core) {
+#[inline(never)]
+fn maintenance(core: &mut Core) -> Outcome {
     gic::set_underflow(false);
     core.current().set_underflow(false);
     match core.vcpu() {
         Some(vcpu) => vcpu::flush_loaded(core, vcpu),
         None => native::list_registers_free(core),
     }
+    Outcome::Resume
 }
 
 /// Acknowledged on a CP core: a device's, or an SGI above 0. Its native

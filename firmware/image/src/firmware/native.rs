@@ -61,8 +61,14 @@ fn list_registers_full(core: &mut Core) {
     }
 }
 
-/// They are free again.
+/// They are free again; or not, where the interrupt that said so was meant for
+/// the vCPU that had the core.
 pub fn list_registers_free(core: &mut Core) {
+    let lists = core.current().lists();
+    gic::refresh(lists);
+    if lists.is_full() {
+        return list_registers_full(core);
+    }
     gic::own_interrupts_only(false);
     if HOT
         .hand(core.id())

@@ -8,6 +8,7 @@ use super::machine::{finish, kick_all};
 use super::native::native_sgi;
 use super::vcpu;
 use core::sync::atomic::Ordering::Relaxed;
+use spin::mutex::SpinMutexGuard;
 use taichi_abi::doorbell::Reason;
 use taichi_abi::telemetry::{CoreState as Shown, VcpuState as ShownVcpu};
 use taichi_abi::trace::{self, Event};
@@ -16,7 +17,7 @@ use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{gic, shared, timer};
 use taichi_sched::handover::Mail;
-use taichi_sched::{Tick, Why};
+use taichi_sched::{Scheduler, Tick, Why};
 
 /// The native context takes its core back from a running vCPU.
 #[inline(always)]
@@ -44,7 +45,7 @@ pub fn reclaim_for_interrupt(core: &mut Core) -> Outcome {
 #[inline(always)]
 fn back_to_native(core: &mut Core, vcpu: usize, reason: Reason, now: u64, deadline: u64) {
     HOT.hand(core.id()).end_lend();
-    timer::set_deadline(deadline);
+    timer::set_deadline_now(deadline);
     end_stay(core, vcpu, Event::Reclaim, reason, now);
     let counters = core.counters();
     counters.state.store(Shown::Native as u64, Relaxed);
@@ -113,25 +114,30 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
     let (tick, kicks) = legal(sched.tick(id, now));
     HOT.publish_ready(&sched);
     let deadline = sched.deadline(id);
+    let waited = match tick {
+        Tick::Rotate { to, .. } => sched.waited(to, now),
+        _ => 0,
+    };
     drop(sched);
-    timer::set_deadline(deadline.min(native_timer));
+    // A core that waits looks at its interrupts next.
+    timer::set_deadline_now(deadline.min(native_timer));
     kick_all(kicks);
     match tick {
         Tick::Continue => Outcome::Resume,
         Tick::Rotate { from, to } => {
             end_stay(core, from, Event::Rotate, Reason::Slice, now);
             shared::add(&core.counters().rotations, 1);
-            follow(core, to, now)
+            follow(core, to, now, waited)
         }
         Tick::Return => reclaim(core, Reason::Slice, now),
         Tick::Lend(why) => lend_for(core, why),
     }
 }
 
-/// Another vCPU on a core that stays lent.
-fn follow(core: &mut Core, next: usize, now: u64) -> Outcome {
+/// Another vCPU, which was ready for `waited` ticks, on a core that stays lent.
+fn follow(core: &mut Core, next: usize, now: u64, waited: u64) -> Outcome {
     core.lend.since = now;
-    choose(core, next, now, 0)
+    choose(core, next, now, waited)
 }
 
 /// The loaded vCPU executed WFI.
@@ -151,11 +157,8 @@ pub fn vcpu_idle(core: &mut Core, vcpu: usize) -> Outcome {
         return Outcome::Resume;
     }
     let (next, kicks) = legal(sched.vcpu_idle(core.id(), wakes, now));
-    HOT.publish_ready(&sched);
-    let deadline = sched.deadline(core.id());
     show(vcpu, ShownVcpu::Idle);
-    drop(sched);
-    let outcome = leave(core, vcpu, next, now, deadline);
+    let outcome = leave(core, sched, vcpu, next, now);
     finish(kicks, outcome)
 }
 
@@ -165,22 +168,29 @@ pub fn vcpu_off(core: &mut Core, vcpu: usize) -> Outcome {
     let now = timer::now();
     let mut sched = HOT.sched.lock();
     let next = legal(sched.vcpu_off(core.id(), now));
-    HOT.publish_ready(&sched);
-    let deadline = sched.deadline(core.id());
     show(vcpu, ShownVcpu::Off);
-    drop(sched);
-    leave(core, vcpu, next, now, deadline)
+    leave(core, sched, vcpu, next, now)
 }
 
 /// Where a core goes when its `vcpu` gave it up.
-fn leave(core: &mut Core, vcpu: usize, next: Option<usize>, now: u64, deadline: u64) -> Outcome {
+fn leave(
+    core: &mut Core,
+    sched: SpinMutexGuard<Scheduler>,
+    vcpu: usize,
+    next: Option<usize>,
+    now: u64,
+) -> Outcome {
+    HOT.publish_ready(&sched);
+    let deadline = sched.deadline(core.id());
+    let waited = next.map_or(0, |next| sched.waited(next, now));
+    drop(sched);
     let Some(next) = next else {
         back_to_native(core, vcpu, Reason::Nothing, now, deadline);
         return Outcome::Switch;
     };
     rearm(core, deadline);
     end_stay(core, vcpu, Event::Idle, Reason::Nothing, now);
-    follow(core, next, now)
+    follow(core, next, now, waited)
 }
 
 /// Says in telemetry what a vCPU does. Call with the scheduler locked.

@@ -45,10 +45,12 @@ pub fn notify(core: &mut Core, vcpu: usize) {
     let kicks = sched.vcpu_interrupt(vcpu, core.id(), now);
     HOT.publish_ready(&sched);
     let deadline = sched.deadline(core.id());
+    if place == VcpuState::Idle {
+        reclaim::show(vcpu, Shown::Runnable);
+    }
     drop(sched);
     lend::rearm(core, deadline);
     if place == VcpuState::Idle {
-        reclaim::show(vcpu, Shown::Runnable);
         core.trace(now, Event::Ready, Some(vcpu), 0);
     }
     kick_all(kicks);
