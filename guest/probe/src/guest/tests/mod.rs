@@ -5,6 +5,7 @@ mod exits;
 mod gicr;
 mod power;
 mod protect;
+mod ready;
 mod sgi;
 mod storm;
 mod switches;
@@ -56,6 +57,7 @@ const TESTS: &[(&str, Needs, fn())] = &[
     ("switch-yield-probe", Vcpus(2, 1), switches::yield_probe),
     ("switch-yield-sgi", Vcpus(2, 1), switches::yield_sgi),
     ("switch-yield-spi", Vcpus(2, 1), switches::yield_spi),
+    ("switch-yield-pending", Vcpus(2, 1), ready::sgi),
     ("switch-wfi-timer", Vcpus(2, 1), switches::wfi_timer),
     ("switch-vcpu-wfi", Vcpus(1, 1), switches::vcpu_wfi),
     ("switch-forced", Vcpus(1, 1), switches::forced),
