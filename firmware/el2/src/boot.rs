@@ -12,10 +12,13 @@ use crate::context::{Context, Controls};
 use crate::memory::{self, PAGE, TablePool};
 use crate::percore::Core;
 use crate::sysreg::isb;
-use crate::{gic, read_sysreg, smc, timer, write_sysreg};
+use crate::{fault, float, gic, read_sysreg, smc, timer, write_sysreg};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use taichi_abi::MAX_CORES;
+use taichi_machine::psci;
 
 global_asm!(
     r#"
@@ -332,8 +335,7 @@ fn init_core() {
         write_sysreg!("vbar_el2", &raw const crate::vectors::taichi_vectors as u64);
         write_sysreg!("vtcr_el2", regime.vtcr);
         write_sysreg!("vttbr_el2", regime.vttbr);
-        // No traps of floating point; RES1 bits.
-        write_sysreg!("cptr_el2", 0x33ffu64);
+        write_sysreg!("cptr_el2", float::FREE);
         write_sysreg!("hstr_el2", 0u64);
         // All performance counters are EL1's.
         write_sysreg!("mdcr_el2", (read_sysreg!("pmcr_el0") >> 11) & 0x1f);
@@ -345,8 +347,16 @@ fn init_core() {
     gic::init_common();
 }
 
-/// Prepares `count` cores, the first of them the one that runs now.
+/// Which cores have their block and native context in use: those that execute
+/// or are being started.
+static ON: [AtomicBool; MAX_CORES] = [const { AtomicBool::new(false) }; MAX_CORES];
+
+/// Prepares `count` cores; `boot_core` is the one that runs now. Once.
 pub fn prepare_cores(count: usize, boot_core: usize) -> &'static mut Core {
+    if ON.iter().any(|on| on.load(Acquire)) {
+        fault::die("cores are prepared a second time");
+    }
+    ON[boot_core].store(true, Release);
     for (id, (core, native)) in CORES.iter().zip(&NATIVE).enumerate().take(count) {
         let stack_top = memory::stacks().start + (id as u64 + 1) * memory::STACK - 16;
         // SAFETY: no other core runs, and nobody refers to the block yet. The
@@ -360,7 +370,8 @@ pub fn prepare_cores(count: usize, boot_core: usize) -> &'static mut Core {
         }
     }
     memory::seal_heap();
-    // SAFETY: called once, by the boot core, whose block this is.
+    // SAFETY: this is the boot core, whose block it is, and `ON` is checked
+    // above: it happens once.
     let core = unsafe { &mut *CORES[boot_core].0.get() };
     set_index(core.id());
     init_core();
@@ -376,18 +387,37 @@ fn set_index(id: usize) {
 /// PSCI CPU_ON below us, so that the core enters Linux under us: it comes to
 /// `secondary`. Gives PSCI's answer.
 pub fn start_core(id: usize, mpidr: u64, entry: u64, argument: u64, controls: Controls) -> i64 {
-    let (Some(core), Some(native)) = (CORES.get(id), NATIVE.get(id)) else {
-        return -2;
+    let (Some(core), Some(native), Some(on)) = (CORES.get(id), NATIVE.get(id), ON.get(id)) else {
+        return psci::INVALID_PARAMETERS;
     };
-    // SAFETY: the core is off, as PSCI's server checked, so that nobody else
-    // uses its context. (It reads block and context with its MMU on.)
+    if on.swap(true, AcqRel) {
+        return psci::ALREADY_ON;
+    }
+    // SAFETY: nobody uses its context: `ON` was clear, and is set for us. (The
+    // core reads block and context with its MMU on.)
     unsafe { (*native.0.get()).reset(controls, mpidr, entry, argument) };
-    smc::psci(
+    let answer = smc::psci(
         smc::CPU_ON,
         mpidr,
         &raw const taichi_secondary as u64,
         core.0.get() as u64,
-    )
+    );
+    if answer != psci::SUCCESS {
+        on.store(false, Release);
+    }
+    answer
+}
+
+/// PSCI CPU_OFF below us; gives PSCI's answer if it was denied (a Trusted OS may
+/// live here).
+pub fn stop_core(core: &mut Core) -> i64 {
+    let on = &ON[core.id() % MAX_CORES];
+    on.store(false, Release);
+    let denied = smc::psci(smc::CPU_OFF, 0, 0, 0);
+    if on.swap(true, AcqRel) {
+        fault::die("CPU_OFF was denied, and another core starts this one");
+    }
+    denied
 }
 
 /// Waits until an interrupt is pending for this core.

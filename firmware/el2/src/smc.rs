@@ -51,11 +51,6 @@ pub fn version() -> u32 {
     psci(VERSION, 0, 0, 0) as u32
 }
 
-/// Switches this core off; returns only if that was denied.
-pub fn cpu_off() -> i64 {
-    psci(CPU_OFF, 0, 0, 0)
-}
-
 /// Resets the machine.
 pub fn reset() -> ! {
     psci(SYSTEM_RESET, 0, 0, 0);

@@ -131,7 +131,7 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
     let state = &shared::core(id).state;
     state.store(CoreState::Off as u64, Ordering::Relaxed);
     m.psci.lock().stopped(CpuId::Core(id));
-    let denied = smc::cpu_off();
+    let denied = boot::stop_core(core);
     // Still here: the firmware below refused.
     m.psci.lock().started(CpuId::Core(id));
     let mut sched = HOT.sched.lock();
