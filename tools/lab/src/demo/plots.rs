@@ -80,6 +80,8 @@ pub fn latency(all: &Comparison) -> Result<String> {
     svg(SIZE, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
+            // Half of the last label.
+            .margin_right(32)
             .x_label_area_size(44)
             .y_label_area_size(48)
             .build_cartesian_2d(0.0..NINES, 0.0..most)
