@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use taichi_abi::doorbell::Reason;
+use taichi_abi::trace::Event;
 
 use crate::guest::cpu::{self, Cpu};
 use crate::guest::frame::{Action, Frame, Register};
@@ -12,6 +13,7 @@ use crate::guest::gic;
 use crate::guest::report::{check, failing};
 use crate::guest::sys;
 use crate::guest::tests::{await_or_fail, dp_core, exits, go_address, hold, release};
+use crate::guest::trace;
 
 /// How often each way back from a lent core must be seen, and in how many
 /// tries at most.
@@ -19,6 +21,8 @@ const HITS: u32 = 20;
 const TRIES: u64 = 2_000;
 
 static REASON: AtomicU64 = AtomicU64::new(0);
+/// Lends in the last yield: none where the trigger came before it.
+static LENT: AtomicU64 = AtomicU64::new(0);
 /// 1 from a moment before a yield to its end.
 static YIELDING: AtomicU64 = AtomicU64::new(0);
 
@@ -42,28 +46,29 @@ fn spin_frame(round: u64) {
     frame.verify("spin");
 }
 
-/// Yields once with a frame; stores the reason.
+/// Yields once with a frame; stores the reason, and whether the core was lent.
 fn yield_frame(round: u64) {
+    yield_with(Frame::new(cpu::this(), round)).verify("yield");
+}
+
+fn yield_with(frame: Frame) -> Frame {
+    let lends = || cpu::core_block(cpu::this().number).lends();
+    let before = lends();
     YIELDING.store(1, Release);
-    let frame = Frame::new(cpu::this(), round)
-        .x(0, doorbell())
-        .run(Action::act_load64);
+    let frame = frame.x(0, doorbell()).run(Action::act_load64);
     YIELDING.store(0, Release);
+    LENT.store(lends() - before, Relaxed);
     REASON.store(frame.got.x[1], Release);
-    frame.any(1).verify("yield");
+    frame.any(1)
 }
 
 /// The same with a timer that fires meanwhile.
 fn yield_with_timer(round: u64) {
     let deadline = sys::now() + sys::micros(30);
     let frame = Frame::new(cpu::this(), round)
-        .x(0, doorbell())
         .with(Register::CntvCval, deadline)
-        .with(Register::CntvCtl, 1)
-        .run(Action::act_load64);
-    YIELDING.store(0, Release);
-    REASON.store(frame.got.x[1], Release);
-    exits::fired(frame).any(1).verify("yield");
+        .with(Register::CntvCtl, 1);
+    exits::fired(yield_with(frame)).verify("yield");
 }
 
 /// Runs `f` while all cores but the first and `free` spin natively, so that a
@@ -112,7 +117,7 @@ fn yield_rounds(dp: &Cpu, reason: Reason, job: fn(u64), trigger: Option<Trigger>
         return;
     };
     let block = cpu::core_block(dp.number);
-    let (lends, refusals) = (block.lends(), block.refusals.load(Relaxed));
+    let lends = block.lends();
     let mut hits = 0;
     for round in 0..TRIES {
         hold();
@@ -120,7 +125,7 @@ fn yield_rounds(dp: &Cpu, reason: Reason, job: fn(u64), trigger: Option<Trigger>
             vcpu.post(spin_frame, round);
         }
         yield_round(dp, round, job, trigger);
-        if REASON.load(Acquire) == reason as u64 {
+        if REASON.load(Acquire) == reason as u64 && LENT.load(Relaxed) == 1 {
             hits += 1;
         }
         if round % 4 == 3 {
@@ -138,12 +143,9 @@ fn yield_rounds(dp: &Cpu, reason: Reason, job: fn(u64), trigger: Option<Trigger>
         hits == HITS,
         "{reason:?} came {hits} times in {TRIES} yields, {lends} lends"
     );
-    // Where cores run at once the trigger may come before the yield, which is
-    // then refused.
-    let refusals = block.refusals.load(Relaxed) - refusals;
     check!(
-        lends > 0 && lends + refusals >= u64::from(hits),
-        "{hits} times {reason:?} with {lends} lends and {refusals} refusals"
+        lends >= u64::from(hits),
+        "{hits} times {reason:?} with {lends} lends"
     );
 }
 
@@ -346,17 +348,30 @@ fn count_frames(rounds: u64) {
 
 /// All vCPUs compute at once on too few cores.
 pub fn rotate() {
-    let rotations = || -> u64 {
-        let blocks = cpu::cores().map(|c| cpu::core_block(c.number));
-        blocks.map(|b| b.rotations.load(Relaxed)).sum()
-    };
-    let before = rotations();
+    let mut heads = [0; taichi_abi::MAX_CORES];
+    cpu::cores().for_each(|c| heads[c.number] = trace::head(c.number));
     with_one_free(&cpu::all()[cpu::cores().count() - 1], || {
         cpu::vcpus().for_each(|v| v.post(count_frames, 60));
         cpu::vcpus().for_each(Cpu::join);
     });
-    let (more, vcpus) = (rotations() - before, cpu::vcpus().count() as u64);
-    check!(more > vcpus, "{vcpus} vCPUs took turns only {more} times");
+    for vcpu in cpu::vcpus() {
+        let records = cpu::cores().flat_map(|c| trace::records(c.number, heads[c.number]));
+        let stays = records.filter(|&(_, event, of, _)| {
+            let over = matches!(event, Event::Reclaim | Event::Idle | Event::Rotate);
+            over && of == vcpu.number as u64
+        });
+        let more = stays.count();
+        check!(
+            more > 1,
+            "vCPU {} was given a core {more} times",
+            vcpu.number
+        );
+    }
+    let rotations = cpu::cores().map(|c| cpu::core_block(c.number).rotations.load(Relaxed));
+    check!(
+        rotations.sum::<u64>() > 0,
+        "no slice ended in another vCPU's"
+    );
 }
 
 /// A vCPU computes while one core after the other is busy: it must move.
