@@ -3,9 +3,9 @@
 //!
 //! A vCPU gets these registers when it first uses them in its stay on a core,
 //! which traps (CPTR_EL2.TFP). Kernel code doesn't use them, so a core that
-//! comes back from a vCPU in the kernel is 36 instructions sooner with its
-//! native context; one that comes back from a vCPU that did use them is not
-//! later. Native contexts never trap: what a data plane does costs nothing.
+//! comes back from a vCPU in the kernel need not save and load them (`taichi
+//! bench micro` counts both). Native contexts never trap: what a data plane
+//! does costs nothing.
 //!
 //! The firmware itself is built without floating point, so that no Rust code
 //! can touch these registers.

@@ -192,14 +192,13 @@ impl Core {
     }
 
     /// The context of the vCPU that was chosen, to be changed before it is
-    /// loaded; the loaded one if none was.
+    /// loaded. The machine ends if none was.
     #[inline]
     pub fn chosen(&mut self) -> &mut Context {
-        match &mut self.next {
-            Some(claim) => claim.context(),
-            // SAFETY: as for `current`.
-            None => unsafe { &mut *self.current },
-        }
+        let Some(claim) = &mut self.next else {
+            fault::die("no vCPU was chosen");
+        };
+        claim.context()
     }
 
     /// The loaded context was stopped at its first use of floating point; it

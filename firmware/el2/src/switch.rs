@@ -38,7 +38,8 @@ macro_rules! pair {
 }
 
 /// Saves what the core holds, but for the general registers and floating point,
-/// to `old` and loads `new`; what `old` did before is then complete, and others may load it.
+/// to `old` and loads `new`; what `old` did before is then complete, and others
+/// may load it.
 /// `implementation`: whether the core has registers where the architecture
 /// leaves it the choice ([`has_implementation_registers`]).
 ///

@@ -179,8 +179,8 @@ unsafe extern "C" {
 pub enum Outcome {
     /// Return to the context that was interrupted.
     Resume = 0,
-    /// Return to the vCPU that was chosen with [`Core::choose_vcpu`], or else
-    /// to the native context.
+    /// Return to the vCPU that was chosen with [`Core::try_choose`] or
+    /// [`Core::choose`], or else to the native context.
     Switch = 1,
     /// As `Resume`, and one of its general registers has changed: see
     /// [`Core::give`].
