@@ -12,7 +12,7 @@ use crate::context::{Context, Controls};
 use crate::memory::{self, PAGE, TablePool};
 use crate::percore::Core;
 use crate::sysreg::isb;
-use crate::{fault, float, gic, read_sysreg, smc, timer, write_sysreg};
+use crate::{fault, features, gic, read_sysreg, smc, timer, write_sysreg};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::AtomicBool;
@@ -335,14 +335,13 @@ fn init_core() {
         write_sysreg!("vbar_el2", &raw const crate::vectors::taichi_vectors as u64);
         write_sysreg!("vtcr_el2", regime.vtcr);
         write_sysreg!("vttbr_el2", regime.vttbr);
-        write_sysreg!("cptr_el2", float::FREE);
+        write_sysreg!("cptr_el2", features::cptr());
         write_sysreg!("hstr_el2", 0u64);
-        // All performance counters are EL1's.
-        write_sysreg!("mdcr_el2", (read_sysreg!("pmcr_el0") >> 11) & 0x1f);
         write_sysreg!("cntvoff_el2", 0u64);
         write_sysreg!("vpidr_el2", read_sysreg!("midr_el1"));
         asm!("isb", "tlbi vmalls12e1", "dsb sy", "isb", options(nostack));
     }
+    features::init_core();
     timer::init();
     gic::init_common();
 }

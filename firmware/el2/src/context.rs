@@ -5,11 +5,12 @@
 //! here is stale, but for the general registers, which the vectors save at
 //! every exception.
 
-use crate::float;
+use crate::{features, float};
 use crate::gic::ListRegisters;
 use crate::sysreg::hcr;
 use crate::{read_sysreg, write_sysreg};
 use core::mem::offset_of;
+use taichi_machine::debug::Debug;
 
 /// The registers of one CPU, with the offsets that `switch.rs` and the vectors
 /// have; they are asserted at the end.
@@ -31,6 +32,8 @@ pub struct Context {
     /// AMAIR_EL1, AFSR0_EL1, AFSR1_EL1, where the core has them.
     pub(crate) implementation: [u64; 3],
     lists: ListRegisters,
+    /// Breakpoints, watchpoints and single-step.
+    pub(crate) debug: Debug,
 }
 
 /// System registers; those that only `switch.rs` looks at have no names here.
@@ -43,9 +46,10 @@ struct System {
     _more: [u64; 16],
     cntv_cval_el0: u64,
     cntv_ctl_el0: u64,
-    /// MDSCR_EL1, TCR_EL1, TTBR0_EL1, TTBR1_EL1.
-    _translation: [u64; 4],
     vmpidr_el2: u64,
+    /// TCR_EL1, TTBR0_EL1, TTBR1_EL1.
+    _translation: [u64; 3],
+    _spare: u64,
 }
 
 impl System {
@@ -56,8 +60,9 @@ impl System {
         _more: [0; 16],
         cntv_cval_el0: 0,
         cntv_ctl_el0: 0,
-        _translation: [0; 4],
         vmpidr_el2: 0,
+        _translation: [0; 3],
+        _spare: 0,
     };
 }
 
@@ -71,11 +76,20 @@ pub struct Controls {
     pub ich_hcr: u64,
     /// CNTHCTL_EL2.
     pub cnthctl: u64,
-    /// CPTR_EL2.
+    /// CPTR_EL2, what it has besides [`features::cptr`].
     pub cptr: u64,
 }
 
 impl Controls {
+    /// With what the machine's cores ask for.
+    fn on_this_machine(self) -> Self {
+        Self {
+            hcr: self.hcr | features::hcr(),
+            cptr: self.cptr | features::cptr(),
+            ..self
+        }
+    }
+
     const COMMON: u64 = hcr::VM | hcr::RW | hcr::TSC | hcr::SWIO | hcr::TWI;
     const VIRTUAL_GIC: u64 = hcr::IMO | hcr::FMO | hcr::AMO;
     /// EL1 may read the physical counter and use the physical timer.
@@ -88,14 +102,14 @@ impl Controls {
         hcr: Self::COMMON,
         ich_hcr: crate::sysreg::ich_hcr::TC,
         cnthctl: Self::CNTHCTL_ALL,
-        cptr: float::FREE,
+        cptr: 0,
     };
     /// The native context of a CP core.
     pub const CP: Self = Self {
         hcr: Self::COMMON | Self::VIRTUAL_GIC,
         ich_hcr: crate::sysreg::ich_hcr::EN,
         cnthctl: Self::CNTHCTL_ALL,
-        cptr: float::FREE,
+        cptr: 0,
     };
     /// A vCPU: local TLB operations and barriers are made broadcast, because
     /// it migrates; its first use of floating point traps (`float.rs`).
@@ -103,7 +117,7 @@ impl Controls {
         hcr: Self::COMMON | Self::VIRTUAL_GIC | hcr::FB | hcr::BSU_IS,
         ich_hcr: crate::sysreg::ich_hcr::EN,
         cnthctl: Self::CNTHCTL_COUNTER,
-        cptr: float::TRAPPED,
+        cptr: float::TFP,
     };
 }
 
@@ -130,13 +144,14 @@ impl Context {
             v: [[0; 2]; 32],
             implementation: [0; 3],
             lists: ListRegisters::new(),
+            debug: Debug::new(),
         }
     }
 
     /// Makes it a CPU just out of reset that will execute at `entry` with x0 =
     /// `x0`, MMU off, as PSCI CPU_ON demands (Arm DEN 0022, 6.4).
     pub fn reset(&mut self, controls: Controls, mpidr: u64, entry: u64, x0: u64) {
-        *self = Self::new(controls);
+        *self = Self::new(controls.on_this_machine());
         self.x[0] = x0;
         self.system.elr_el2 = entry;
         // Bit 31 of MPIDR is RES1.
@@ -198,7 +213,7 @@ impl Context {
 
     /// Whether it is the native context of a DP core.
     pub(crate) fn is_dp(&self) -> bool {
-        self.controls == Controls::DP
+        self.controls.hcr & hcr::IMO == 0
     }
 
     /// Its list registers, while it is not loaded.
@@ -214,6 +229,14 @@ pub fn skip_instruction() {
     let pc = read_sysreg!("elr_el2").wrapping_add(4);
     // SAFETY: where EL1 goes on is EL1's affair.
     unsafe { write_sysreg!("elr_el2", pc) };
+}
+
+/// What a single step in the loaded context was about to execute is done:
+/// SPSR_EL2.SS is clear, so that the step's exception is next.
+pub(crate) fn end_step() {
+    let pstate = read_sysreg!("spsr_el2") & !(1 << 21);
+    // SAFETY: a bit of EL1's or EL0's own state.
+    unsafe { write_sysreg!("spsr_el2", pstate) };
 }
 
 /// While this lives, physical interrupts are EL2's, so that they end a wait
@@ -290,8 +313,8 @@ const _: () = {
     assert!(offset_of!(System, sctlr_el1) == 16);
     assert!(offset_of!(System, _more) == 24);
     assert!(offset_of!(System, cntv_cval_el0) == 152);
-    assert!(offset_of!(System, _translation) == 168);
-    assert!(offset_of!(System, vmpidr_el2) == 200);
+    assert!(offset_of!(System, vmpidr_el2) == 168);
+    assert!(offset_of!(System, _translation) == 176);
     assert!(offset_of!(Context, controls) == 208);
     assert!(offset_of!(Controls, cnthctl) == 16);
     assert!(offset_of!(Context, ich_vmcr_el2) == 240);

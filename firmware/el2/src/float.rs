@@ -12,16 +12,22 @@
 
 use crate::context::Context;
 use crate::sysreg::isb;
-use crate::write_sysreg;
+use crate::{features, write_sysreg};
 use core::arch::asm;
 
-/// CPTR_EL2: no trap; RES1 bits.
+/// CPTR_EL2: floating point doesn't trap; RES1 bits, of which two trap SVE and
+/// SME where they exist (TZ, TSM).
 pub(crate) const FREE: u64 = 0x33ff;
-/// CPTR_EL2: EL0, EL1 and EL2 trap (TFP).
-pub(crate) const TRAPPED: u64 = FREE | 1 << 10;
+/// CPTR_EL2: floating point at EL0, EL1 and EL2 traps.
+pub(crate) const TFP: u64 = 1 << 10;
+/// CPTR_EL2: trace registers trap.
+pub(crate) const TTA: u64 = 1 << 20;
+/// CPTR_EL2: activity monitors trap.
+pub(crate) const TAM: u64 = 1 << 30;
 
 /// Whose registers a core holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Holder {
     /// The native context's, whoever runs.
     Native,
@@ -77,7 +83,7 @@ pub(crate) unsafe fn take(
 /// EL2 traps itself where it traps vCPUs.
 fn open() {
     // SAFETY: traps of EL1 and EL0; the next world switch sets them anew.
-    unsafe { write_sysreg!("cptr_el2", FREE) };
+    unsafe { write_sysreg!("cptr_el2", features::cptr()) };
     isb();
 }
 

@@ -5,7 +5,8 @@
 //! - [`boot`]: from the loader's jump to Rust with the MMU on; secondaries
 //! - [`vectors`]: exception entry and exit, and the world switch around them
 //! - [`context`]: what belongs to one CPU of Linux; `switch`: one for another;
-//!   `float`: floating point, when it is used
+//!   `float`: floating point, when it is used; `debug`: breakpoints and the like
+//! - [`features`]: what the cores have that EL2 must set something for
 //! - [`percore`]: what belongs to one real core while it is in EL2
 //! - [`vcpus`]: the vCPUs' contexts, each on one core at a time
 //! - [`sysreg`], [`gic`], [`timer`], [`smc`], [`console`]: the devices of a core
@@ -25,9 +26,11 @@ extern crate alloc;
 pub mod boot;
 pub mod console;
 pub mod context;
+mod debug;
 pub mod fault;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod features;
 mod float;
 pub mod gic;
 pub mod memory;

@@ -5,10 +5,12 @@ use crate::context::Context;
 use crate::float::{self, Holder};
 use crate::vcpus::Claim;
 use crate::vectors::Outcome;
-use crate::{fault, shared, switch};
+use crate::{context, debug, fault, features, shared, switch};
 use core::ptr;
 use taichi_abi::telemetry;
 use taichi_abi::trace::{Event, Ring};
+use taichi_machine::debug::Counts;
+use taichi_machine::features::IdRegister;
 use taichi_sched::Why;
 
 /// One real core. Handlers get it by `&mut`: EL2 runs with interrupts masked,
@@ -31,9 +33,31 @@ pub struct Core {
     is_dp: bool,
     /// See [`switch::switch`].
     implementation: bool,
-    float: Holder,
+    aside: Aside,
+    counts: Counts,
     /// How the core is lent; of no meaning while it isn't.
     pub lend: Lend,
+}
+
+/// What a plain world switch leaves alone.
+#[derive(Clone, Copy)]
+#[repr(C, align(2))]
+struct Aside {
+    float: Holder,
+    /// The loaded context's debug registers could hit
+    /// ([`Debug::is_armed`](taichi_machine::debug::Debug::is_armed)).
+    armed: bool,
+}
+
+impl Aside {
+    /// A plain switch is enough: the core holds the native context's floating
+    /// point, and no debug registers that could hit. One load and one test.
+    #[inline(always)]
+    fn is_nothing(&self) -> bool {
+        const _: () = assert!(Holder::Native as u8 == 0 && size_of::<Aside>() == 2);
+        // SAFETY: two bytes that are always valid, aligned as one number.
+        unsafe { *ptr::from_ref(self).cast::<u16>() == 0 }
+    }
 }
 
 /// How a core was lent.
@@ -76,7 +100,14 @@ impl Core {
             id,
             is_dp: false,
             implementation: true,
-            float: Holder::Nobody,
+            aside: Aside {
+                float: Holder::Nobody,
+                armed: false,
+            },
+            counts: Counts {
+                breakpoints: 0,
+                watchpoints: 0,
+            },
             lend: Lend {
                 since: 0,
                 native_timer: u64::MAX,
@@ -204,11 +235,52 @@ impl Core {
     /// The loaded context was stopped at its first use of floating point; it
     /// has it from here on. Only vCPUs are.
     pub fn give_float(&mut self) {
-        if !self.is_lent() || self.float == Holder::Vcpu {
+        let holder = self.aside.float;
+        if !self.is_lent() || holder == Holder::Vcpu {
             fault::die("floating point trapped where it is not trapped");
         }
-        // SAFETY: both contexts are this core's, and `float` is kept here.
-        self.float = unsafe { float::give(self.float, self.native, self.current) };
+        // SAFETY: both contexts are this core's, and `aside` is kept here.
+        self.aside.float = unsafe { float::give(holder, self.native, self.current) };
+    }
+
+    /// The loaded context reads a debug register; `None`: there is no such
+    /// register. `op` as [`taichi_machine::trap::sysreg`] has it.
+    pub fn read_debug(&mut self, op: u32) -> Option<u64> {
+        let counts = self.counts;
+        self.current().debug.read(op, counts)
+    }
+
+    /// The loaded context writes a debug register; `None`: there is no such
+    /// register.
+    pub fn write_debug(&mut self, op: u32, value: u64) -> Option<()> {
+        let counts = self.counts;
+        let debug = &mut self.current().debug;
+        debug.write(op, value, counts)?;
+        debug::load(debug, counts);
+        self.aside.armed = debug.is_armed();
+        Some(())
+    }
+
+    /// Steps over the instruction that trapped, in the loaded context, as if it
+    /// had been executed: a single step ends with it.
+    #[inline]
+    pub fn skip_instruction(&self) {
+        context::skip_instruction();
+        self.end_step();
+    }
+
+    /// What a single step was about to execute is done.
+    #[inline]
+    pub fn end_step(&self) {
+        if self.aside.armed {
+            context::end_step();
+        }
+    }
+
+    /// The context that [`Outcome::Switch`] means.
+    #[inline(always)]
+    fn chosen_context(&self) -> *mut Context {
+        self.next.as_ref().map_or(self.native, Claim::as_ptr)
     }
 
     /// Leaves EL2 into the native context, for the first time after boot or
@@ -218,10 +290,16 @@ impl Core {
         self.current = self.native;
         self.is_dp = self.native().is_dp();
         self.implementation = switch::has_implementation_registers();
+        self.counts = Counts::of(features::id_register(IdRegister::DFR0));
+        debug::unload();
         // SAFETY: nothing else runs on this core, and the native context is
         // this core's alone; the stack is left for good.
         unsafe {
-            self.float = float::take(Holder::Nobody, self.native, Some(self.native));
+            let float = float::take(Holder::Nobody, self.native, Some(self.native));
+            self.aside = Aside {
+                float,
+                armed: false,
+            };
             switch::load(self.native);
             crate::vectors::taichi_enter(self)
         }
@@ -232,24 +310,51 @@ impl Core {
 /// one's general registers saved. Gives the context that is then loaded.
 #[unsafe(no_mangle)]
 extern "C" fn taichi_world_switch(core: &mut Core) -> *mut Context {
-    if core.float != Holder::Native {
-        return switch_with_float(core);
+    let new = core.chosen_context();
+    // SAFETY: the next context is this core's: its native one, or claimed.
+    let armed = unsafe { (*new).debug.is_armed() };
+    if core.aside.is_nothing() && !armed {
+        return switch_now(core, new);
     }
-    switch_now(core)
+    if core.aside.armed || armed {
+        return switch_with_debug(core);
+    }
+    // Gets no `new`: were the answer known here, the call would not be the last
+    // thing that a switch does, and cost it a stack frame.
+    switch_with_float(core)
 }
 
+/// The same where debug registers of either context could hit.
+#[cold]
+#[inline(never)]
+fn switch_with_debug(core: &mut Core) -> *mut Context {
+    if core.vcpu.is_none() && core.lend.why == Why::Yield {
+        // The poller's load, which has been stepped over, is executed.
+        core.end_step();
+    }
+    // SAFETY: the next context is this core's.
+    let debug = unsafe { &(*core.chosen_context()).debug };
+    debug::load(debug, core.counts);
+    core.aside.armed = debug.is_armed();
+    switch_with_float(core)
+}
+
+/// The same where the core may not hold the native context's floating point.
 #[cold]
 #[inline(never)]
 fn switch_with_float(core: &mut Core) -> *mut Context {
-    let native = core.next.is_none().then_some(core.native);
-    // SAFETY: the contexts are this core's, and `float` is kept here.
-    core.float = unsafe { float::take(core.float, core.current, native) };
-    switch_now(core)
+    let holder = core.aside.float;
+    if holder != Holder::Native {
+        let native = core.next.is_none().then_some(core.native);
+        // SAFETY: the contexts are this core's, and `aside` is kept here.
+        core.aside.float = unsafe { float::take(holder, core.current, native) };
+    }
+    let new = core.chosen_context();
+    switch_now(core, new)
 }
 
 #[inline(always)]
-fn switch_now(core: &mut Core) -> *mut Context {
-    let new = core.next.as_ref().map_or(core.native, Claim::as_ptr);
+fn switch_now(core: &mut Core, new: *mut Context) -> *mut Context {
     // SAFETY: the vectors return to the new context next; the claims, or the
     // core itself, keep others away from both.
     unsafe { switch::switch(core.current, new, core.implementation) };

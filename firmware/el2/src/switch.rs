@@ -3,7 +3,7 @@
 //!
 //! One pass: each pair of registers is read from the core and from the context
 //! to come, then written to the context that leaves and to the core. Floating
-//! point is left to `float.rs`.
+//! point is left to `float.rs`, MDSCR_EL1 and its like to `debug.rs`.
 
 use crate::context::{Context, Controls};
 use crate::gic;
@@ -70,16 +70,13 @@ pub(crate) unsafe fn switch(old: *mut Context, new: *mut Context, implementation
             "ldp {c}, {d}, [{new}, #224]",
             "msr cnthctl_el2, {c}",
             "msr cptr_el2, {d}",
-            "ldr {c}, [{new}, #200]",
-            "msr vmpidr_el2, {c}",
             pair!("ich_vmcr_el2", "ich_ap1r0_el2", 240),
             // Equal writes of the translation registers are skipped: they
             // flush translations in QEMU, and some cores synchronize on them.
-            "mrs {a}, mdscr_el1",
             "mrs {b}, tcr_el1",
             "ldp {c}, {d}, [{new}, #168]",
-            "stp {a}, {b}, [{old}, #168]",
-            "msr mdscr_el1, {c}",
+            "str {b}, [{old}, #176]",
+            "msr vmpidr_el2, {c}",
             "cmp {b}, {d}",
             "b.eq 1f",
             "msr tcr_el1, {d}",

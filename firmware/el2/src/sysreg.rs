@@ -72,14 +72,36 @@ pub mod hcr {
     pub const BSU_IS: u64 = 1 << 10;
     /// WFI traps.
     pub const TWI: u64 = 1 << 13;
+    /// Reads of ID registers trap.
+    pub const TID3: u64 = 1 << 18;
     /// SMC traps.
     pub const TSC: u64 = 1 << 19;
     /// EL1 is AArch64.
     pub const RW: u64 = 1 << 31;
+    /// Limited ordering regions trap.
+    pub const TLOR: u64 = 1 << 35;
     /// Pointer authentication keys don't trap.
     pub const APK: u64 = 1 << 40;
     /// Pointer authentication instructions don't trap.
     pub const API: u64 = 1 << 41;
+}
+
+/// MDCR_EL2 bits (Arm ARM D24.3.19): what traps.
+pub mod mdcr {
+    /// PMCR_EL0.
+    pub const TPMCR: u64 = 1 << 5;
+    /// All registers of the performance counters.
+    pub const TPM: u64 = 1 << 6;
+    /// Debug registers, but for those of the next two.
+    pub const TDA: u64 = 1 << 9;
+    /// The OS lock and its like.
+    pub const TDOSA: u64 = 1 << 10;
+    /// MDRAR_EL1.
+    pub const TDRA: u64 = 1 << 11;
+    /// Registers of statistical profiling.
+    pub const TPMS: u64 = 1 << 14;
+    /// Trace filter registers.
+    pub const TTRF: u64 = 1 << 19;
 }
 
 /// ICH_HCR_EL2 bits (Arm IHI 0069, 12.4.4).

@@ -23,6 +23,8 @@
 //! - [`redist`]: the GIC redistributor of a vCPU
 //! - [`sgi_page`]: Linux's stores to the redistributor of a real core
 //! - [`irouter`]: where device interrupts are routed
+//! - [`features`]: which features of its cores Linux gets to see
+//! - [`debug`]: breakpoints, watchpoints and single-step of each CPU
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -32,6 +34,8 @@ extern crate std;
 
 pub mod affinity;
 pub mod config;
+pub mod debug;
+pub mod features;
 pub mod image;
 pub mod irouter;
 pub mod list_registers;

@@ -218,6 +218,20 @@ pub const ICC_CTLR_EL1: u32 = sysreg(3, 0, 12, 12, 4);
 /// System register enable.
 pub const ICC_SRE_EL1: u32 = sysreg(3, 0, 12, 12, 5);
 
+/// Whether a register is the performance counters': PM*_EL0 and PM*_EL1.
+#[inline]
+pub const fn is_performance_counter(op: u32) -> bool {
+    let (op0, op1) = (op >> 20 & 3, op >> 14 & 7);
+    let (crn, crm) = (op >> 10 & 15, op >> 1 & 15);
+    match (op0, op1, crn) {
+        (3, 3, 9) => matches!(crm, 12..=14),
+        (3, 0, 9) => crm == 14,
+        // PMEVCNTR<n>_EL0, PMEVTYPER<n>_EL0, PMCCFILTR_EL0.
+        (3, 3, 14) => crm >= 8,
+        _ => false,
+    }
+}
+
 /// Whom an SGI is for: a store to ICC_SGI1R_EL1 (GIC 12.2.20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SgiTargets {

@@ -17,7 +17,7 @@ use taichi_el2::context::Controls;
 use taichi_el2::mmio::Frame;
 use taichi_el2::percore::Core;
 use taichi_el2::{
-    boot as el2, console, fault, gic, memory, read_sysreg, say, shared, smc, stone, timer,
+    boot as el2, console, fault, features, gic, memory, read_sysreg, say, shared, smc, stone, timer,
 };
 use taichi_machine::affinity::Mpidr;
 use taichi_machine::config::{self, Config, Console};
@@ -153,6 +153,7 @@ fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut C
         pages,
         boot_core,
     ));
+    hide_features();
     let core = el2::prepare_cores(platform.cores.len(), boot_core);
     core.native()
         .reset(controls(boot_core), boot_mpidr.value(), kernel, tree);
@@ -167,39 +168,30 @@ fn start(loaded: &Loaded, blob: &[u8], loader: &Loader) -> Result<&'static mut C
     Ok(core)
 }
 
-/// A feature of the cores with state that world switches leave out, or with
-/// traps that nobody sets up (ID_AA64*_EL1, by field).
-fn unsupported() -> Option<&'static str> {
-    let pfr0 = read_sysreg!("id_aa64pfr0_el1");
-    let pfr1 = read_sysreg!("id_aa64pfr1_el1");
-    let dfr0 = read_sysreg!("id_aa64dfr0_el1");
-    let isar1 = read_sysreg!("id_aa64isar1_el1");
-    let mmfr0 = read_sysreg!("id_aa64mmfr0_el1");
-    let field = |register: u64, shift: u32| register >> shift & 0xf;
-    let features = [
-        (field(pfr0, 32) != 0, "SVE"),
-        (field(pfr1, 24) != 0, "SME"),
-        (field(pfr1, 8) >= 2, "memory tagging"),
-        (isar1 & 0xff00_0ff0 != 0, "pointer authentication"),
-        (field(dfr0, 32) != 0, "statistical profiling"),
-        (field(dfr0, 44) != 0, "trace buffers"),
-        (field(mmfr0, 56) != 0, "fine-grained traps"),
-    ];
-    features
-        .into_iter()
-        .find_map(|(there, name)| there.then_some(name))
+/// Decides what Linux sees of its cores, and says what it doesn't.
+fn hide_features() {
+    let mut hidden = String::new();
+    for (register, name) in features::detect() {
+        let name = match (name, register.name()) {
+            (Some(name), _) => name.into(),
+            (None, Some(register)) => alloc::format!("more in {register}"),
+            (None, None) => alloc::format!("more in ID register {}", register.number()),
+        };
+        if !hidden.contains(&name) {
+            let comma = if hidden.is_empty() { "" } else { ", " };
+            hidden.push_str(comma);
+            hidden.push_str(&name);
+        }
+    }
+    if !hidden.is_empty() {
+        say!("hidden from Linux on all CPUs: {hidden}");
+    }
 }
 
 /// What this firmware can't serve yet, or ever.
 fn check_machine(platform: &Platform, config: &Config) -> Result<(), String> {
     if platform.conduit != Conduit::Smc {
         return Err("PSCI by HVC: another hypervisor owns EL2, or no firmware owns EL3".into());
-    }
-    let missing = unsupported();
-    if let Some(what) = missing {
-        return Err(alloc::format!(
-            "the cores have {what}, whose registers this version doesn't switch"
-        ));
     }
     if gic::list_registers() < taichi_machine::list_registers::COUNT {
         return Err("the GIC's virtual interface has fewer than 4 list registers".into());

@@ -57,6 +57,7 @@ pub fn yielded(core: &mut Core, register: u8) -> Outcome {
 
 #[inline]
 fn nothing_to_run(core: &mut Core, register: u8) -> Outcome {
+    core.end_step();
     shared::add(&core.counters().yields_empty, 1);
     core.give(register, Reason::Nothing as u64)
 }
@@ -150,6 +151,7 @@ fn interrupted(core: &mut Core, why: Why, register: u8) -> Outcome {
 fn refuse(core: &mut Core, why: Why, register: u8, reason: Reason) -> Outcome {
     shared::add(&core.counters().refusals, 1);
     if why == Why::Yield {
+        core.end_step();
         return core.give(register, reason as u64);
     }
     let waiting = HOT.sched.lock().core(core.id()) == CoreState::Waiting;

@@ -61,7 +61,7 @@ pub fn access(core: &mut Core, esr: u64) -> Outcome {
         .flatten()
     {
         Some(value) => {
-            context::skip_instruction();
+            core.skip_instruction();
             if write {
                 return Outcome::Resume;
             }

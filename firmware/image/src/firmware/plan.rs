@@ -83,6 +83,7 @@ impl Plan {
             stride: any.then_some(self.stride),
             firmware: memory::reserved(),
             windows: Some(self.windows),
+            no_counters: true,
         }
     }
 

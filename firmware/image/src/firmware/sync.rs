@@ -11,7 +11,8 @@ use taichi_abi::trace::Event;
 use taichi_el2::context;
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
-use taichi_el2::{gic, read_sysreg, shared, timer};
+use taichi_el2::{features, gic, read_sysreg, shared, timer};
+use taichi_machine::features::{IdRegister, visible};
 use taichi_machine::psci::NOT_SUPPORTED;
 use taichi_machine::trap::{self, Trap, ec};
 
@@ -71,7 +72,7 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
             None => lend::idle(core),
         },
         Trap::Wfx { wfe: true } | Trap::WfxTimeout => {
-            context::skip_instruction();
+            core.skip_instruction();
             Outcome::Resume
         }
         Trap::Float => {
@@ -81,7 +82,7 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
         Trap::SysReg { op, rt, write } => system_register(core, op, rt, write, esr),
         Trap::DataAbort { .. } => pages::access(core, esr),
         Trap::Smc => {
-            context::skip_instruction();
+            core.skip_instruction();
             power::call(core)
         }
         Trap::Hvc(_) => {
@@ -118,7 +119,8 @@ fn hypercall(core: &mut Core) {
 }
 
 /// The registers that ICH_HCR_EL2.TC traps on DP cores, where the physical
-/// CPU interface is Linux's; and a vCPU's physical timer, which it hasn't.
+/// CPU interface is Linux's; a vCPU's physical timer, which it hasn't; ID and
+/// debug registers; the performance counters, which nobody has.
 #[inline(never)]
 fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> Outcome {
     const CNTP_TVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 0);
@@ -144,16 +146,33 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
         // Group 0 and Secure SGIs are not Linux's to send.
         (trap::ICC_SGI0R_EL1 | trap::ICC_ASGI1R_EL1, true) => 0,
         (CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0, _) => 0,
-        _ => {
-            refuse(core, esr);
-            context::inject_undefined();
-            return Outcome::Resume;
+        _ if !write && let Some(register) = IdRegister::decode(op) => {
+            visible(register, features::id_register(register))
         }
+        _ if trap::is_performance_counter(op) => 0,
+        _ => match debug_register(core, op, value, write) {
+            Some(read) => read,
+            None => {
+                refuse(core, esr);
+                context::inject_undefined();
+                return Outcome::Resume;
+            }
+        },
     };
-    context::skip_instruction();
+    core.skip_instruction();
     if write {
         Outcome::Resume
     } else {
         core.give(rt, read)
+    }
+}
+
+/// An access to a debug register; gives what is read. `None`: there is no such
+/// register.
+fn debug_register(core: &mut Core, op: u32, value: u64, write: bool) -> Option<u64> {
+    if write {
+        core.write_debug(op, value).map(|()| 0)
+    } else {
+        core.read_debug(op)
     }
 }

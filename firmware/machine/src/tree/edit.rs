@@ -10,6 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::Range;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
+use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, ToPropertyValue};
 use taichi_abi::window::{self, Windows};
 
@@ -29,6 +30,9 @@ pub struct Edits<'a> {
     pub firmware: Range<u64>,
     /// The shared pages: the node `/taichi`.
     pub windows: Option<Windows>,
+    /// The cores' performance counters, profiling and trace units aren't for
+    /// Linux.
+    pub no_counters: bool,
 }
 
 /// Makes Linux's tree. Besides the [`Edits`], boot modules go and the kernel's
@@ -52,6 +56,9 @@ pub fn edit(blob: &[u8], edits: &Edits<'_>) -> Result<Vec<u8>, TreeError> {
     }
     if let Some(windows) = &edits.windows {
         shared_pages(root, windows)?;
+    }
+    if edits.no_counters {
+        disable_counters(root);
     }
     let mut edited = tree.to_dtb();
     // The library leaves boot_cpuid_phys zero.
@@ -209,6 +216,35 @@ fn highest_phandle(node: &DeviceTreeNode) -> u32 {
         .chain(below)
         .max()
         .unwrap_or(0)
+}
+
+/// Whether a node with this name, if it has no registers in memory, stands for
+/// system registers that tell what a core executed: to Linux's drivers arm_pmuv3,
+/// arm_spe_pmu, coresight-etm4x or coresight-trbe. (A cluster's counters, which no
+/// context owns, are another matter.)
+fn counts_instructions(compatible: &str) -> bool {
+    compatible.ends_with("-pmu") && compatible != "arm,dsu-pmu"
+        || compatible == "arm,armv8-pmuv3"
+        || compatible.starts_with("arm,statistical-profiling-extension")
+        || matches!(
+            compatible,
+            "arm,coresight-etm4x-sysreg"
+                | "arm,embedded-trace-extension"
+                | "arm,trace-buffer-extension"
+        )
+}
+
+/// Disables the nodes of what counts, profiles or traces instructions.
+fn disable_counters(node: &mut DeviceTreeNode) {
+    for child in node.children_mut() {
+        let counts = child
+            .compatible()
+            .is_some_and(|mut names| names.any(counts_instructions));
+        if counts && child.property("reg").is_none() {
+            set(child, "status", "disabled");
+        }
+        disable_counters(child);
+    }
 }
 
 /// One more region of redistributors.
