@@ -11,6 +11,7 @@
 use crate::context::{Context, Controls};
 use crate::memory::{self, PAGE, TablePool};
 use crate::percore::Core;
+use crate::sve::Place;
 use crate::sysreg::isb;
 use crate::{fault, features, gic, read_sysreg, smc, timer, write_sysreg};
 use core::arch::{asm, global_asm};
@@ -215,8 +216,12 @@ static CORES: [Shared<Core>; MAX_CORES] =
     [const { Shared(UnsafeCell::new(Core::new(0))) }; MAX_CORES];
 
 /// The native context of each.
-static NATIVE: [Shared<Context>; MAX_CORES] =
-    [const { Shared(UnsafeCell::new(Context::new(Controls::CP))) }; MAX_CORES];
+static NATIVE: [Shared<Context>; MAX_CORES] = [const {
+    Shared(UnsafeCell::new(Context::new(
+        Controls::CP,
+        Place::native(0),
+    )))
+}; MAX_CORES];
 
 /// SCTLR_EL2: RES1 bits, WXN, I, SA, C, M.
 const SCTLR: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
@@ -361,6 +366,7 @@ pub fn prepare_cores(count: usize, boot_core: usize) -> &'static mut Core {
         // SAFETY: no other core runs, and nobody refers to the block yet. The
         // slot at the top of the stack is above the boot core's own frames.
         unsafe {
+            (*native.0.get()).vectors = Place::native(id);
             (*core.0.get()).pin(id, stack_top, native.0.get());
             *(stack_top as *mut u64) = core.0.get() as u64;
             let start = core.0.get() as u64;

@@ -5,9 +5,10 @@
 //! here is stale, but for the general registers, which the vectors save at
 //! every exception.
 
-use crate::{features, float};
 use crate::gic::ListRegisters;
+use crate::sve::Place;
 use crate::sysreg::hcr;
+use crate::{features, float};
 use crate::{read_sysreg, write_sysreg};
 use core::mem::offset_of;
 use taichi_machine::debug::Debug;
@@ -32,6 +33,11 @@ pub struct Context {
     /// AMAIR_EL1, AFSR0_EL1, AFSR1_EL1, where the core has them.
     pub(crate) implementation: [u64; 3],
     lists: ListRegisters,
+    /// Where its vectors are on a core with SVE.
+    pub(crate) vectors: Place,
+    /// Of pointer authentication: two words for each of the keys IA, IB, DA, DB
+    /// and GA.
+    pub(crate) keys: [u64; 10],
     /// Breakpoints, watchpoints and single-step.
     pub(crate) debug: Debug,
 }
@@ -117,7 +123,7 @@ impl Controls {
         hcr: Self::COMMON | Self::VIRTUAL_GIC | hcr::FB | hcr::BSU_IS,
         ich_hcr: crate::sysreg::ich_hcr::EN,
         cnthctl: Self::CNTHCTL_COUNTER,
-        cptr: float::TFP,
+        cptr: float::TFP | float::TZ,
     };
 }
 
@@ -133,7 +139,7 @@ const VMCR_RESET: u64 = 0;
 
 impl Context {
     /// A CPU with this MPIDR that has not started.
-    pub const fn new(controls: Controls) -> Self {
+    pub(crate) const fn new(controls: Controls, vectors: Place) -> Self {
         Self {
             system: System::RESET,
             controls,
@@ -144,6 +150,8 @@ impl Context {
             v: [[0; 2]; 32],
             implementation: [0; 3],
             lists: ListRegisters::new(),
+            vectors,
+            keys: [0; 10],
             debug: Debug::new(),
         }
     }
@@ -151,7 +159,7 @@ impl Context {
     /// Makes it a CPU just out of reset that will execute at `entry` with x0 =
     /// `x0`, MMU off, as PSCI CPU_ON demands (Arm DEN 0022, 6.4).
     pub fn reset(&mut self, controls: Controls, mpidr: u64, entry: u64, x0: u64) {
-        *self = Self::new(controls.on_this_machine());
+        *self = Self::new(controls.on_this_machine(), self.vectors);
         self.x[0] = x0;
         self.system.elr_el2 = entry;
         // Bit 31 of MPIDR is RES1.

@@ -38,9 +38,13 @@ numbered! { set_watchpoint "dbgwvr" "dbgwcr": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14
 pub(crate) fn load(debug: &Debug, counts: Counts) {
     if debug.is_armed() {
         let points = debug.breakpoints.iter().take(counts.breakpoints);
-        points.enumerate().for_each(|(n, point)| set_breakpoint(n, *point));
+        points
+            .enumerate()
+            .for_each(|(n, point)| set_breakpoint(n, *point));
         let points = debug.watchpoints.iter().take(counts.watchpoints);
-        points.enumerate().for_each(|(n, point)| set_watchpoint(n, *point));
+        points
+            .enumerate()
+            .for_each(|(n, point)| set_watchpoint(n, *point));
     }
     // SAFETY: as above.
     unsafe { write_sysreg!("mdscr_el1", debug.in_force()) };

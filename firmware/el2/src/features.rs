@@ -3,7 +3,7 @@
 //! The list of what Linux may see is in [`taichi_machine::features`]; what is
 //! hidden there is trapped here, where the architecture has a trap for it.
 
-use crate::sysreg::{hcr, mdcr};
+use crate::sysreg::{hcr, isb, mdcr};
 use crate::{float, read_sysreg, write_sysreg};
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -67,8 +67,14 @@ pub fn detect() -> impl Iterator<Item = (IdRegister, Option<&'static str>)> {
     if field(IdRegister::MMFR1, 16) != 0 {
         extra |= hcr::TLOR;
     }
+    if has_keys() {
+        extra |= hcr::API | hcr::APK;
+    }
     HCR.store(extra, Relaxed);
     let mut free = float::FREE;
+    if field(IdRegister::PFR0, 32) == 0 {
+        free |= float::TZ;
+    }
     if field(IdRegister::DFR0, 4) != 0 {
         free |= float::TTA;
     }
@@ -77,6 +83,19 @@ pub fn detect() -> impl Iterator<Item = (IdRegister, Option<&'static str>)> {
     }
     CPTR.store(free, Relaxed);
     why()
+}
+
+/// Whether this core has keys for pointer authentication: APA, API, GPA or GPI;
+/// GPA3 or APA3.
+pub(crate) fn has_keys() -> bool {
+    id_register(IdRegister::ISAR1) & 0xff00_0ff0 != 0
+        || id_register(IdRegister::ISAR2) & 0xff00 != 0
+}
+
+/// Whether the cores have SVE.
+#[inline]
+pub(crate) fn has_sve() -> bool {
+    cptr() & float::TZ == 0
 }
 
 /// What every context's HCR_EL2 has besides its own.
@@ -115,6 +134,10 @@ pub(crate) fn init_core() {
             write_sysreg!("pmuserenr_el0", 0u64);
         }
         write_sysreg!("mdcr_el2", traps);
+        if has_sve() {
+            isb(); // CPTR_EL2
+            write_sysreg!("s3_4_c1_c2_0", 0xfu64); // ZCR_EL2: the longest
+        }
         if field(IdRegister::MMFR1, 40) != 0 {
             write_sysreg!("s3_4_c1_c2_2", 0u64); // HCRX_EL2
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Floating point: v0 to v31, FPSR, FPCR.
+//! Floating point: v0 to v31, FPSR, FPCR; and SVE (`sve.rs`) where a core has it.
 //!
 //! A vCPU gets these registers when it first uses them in its stay on a core,
 //! which traps (CPTR_EL2.TFP). Kernel code doesn't use them, so a core that
@@ -12,12 +12,14 @@
 
 use crate::context::Context;
 use crate::sysreg::isb;
-use crate::{features, write_sysreg};
+use crate::{features, sve, write_sysreg};
 use core::arch::asm;
 
-/// CPTR_EL2: floating point doesn't trap; RES1 bits, of which two trap SVE and
-/// SME where they exist (TZ, TSM).
-pub(crate) const FREE: u64 = 0x33ff;
+/// CPTR_EL2: floating point doesn't trap; RES1 bits, of which one traps SME where
+/// that exists (TSM).
+pub(crate) const FREE: u64 = 0x32ff;
+/// CPTR_EL2: SVE at EL0, EL1 and EL2 traps; RES1 where there is none.
+pub(crate) const TZ: u64 = 1 << 8;
 /// CPTR_EL2: floating point at EL0, EL1 and EL2 traps.
 pub(crate) const TFP: u64 = 1 << 10;
 /// CPTR_EL2: trace registers trap.
@@ -108,13 +110,18 @@ macro_rules! all_pairs {
 unsafe fn save(to: *mut Context) {
     // SAFETY: the caller's promise; the offsets are asserted in `context.rs`.
     unsafe {
+        if features::has_sve() {
+            sve::save((*to).vectors);
+        } else {
+            save_vectors(to);
+        }
         asm!(
-            all_pairs!("stp"),
+            ".arch_extension fp",
             "mrs {a}, fpsr",
             "mrs {b}, fpcr",
             "str {a}, [{context}, #512]",
             "str {b}, [{context}, #520]",
-            ".arch_extension nosimd\n.arch_extension nofp",
+            ".arch_extension nofp",
             context = in(reg) to, a = out(reg) _, b = out(reg) _,
             options(nostack, preserves_flags)
         );
@@ -126,15 +133,48 @@ unsafe fn save(to: *mut Context) {
 unsafe fn load(from: *mut Context) {
     // SAFETY: as in `save`.
     unsafe {
+        if features::has_sve() {
+            sve::load((*from).vectors);
+        } else {
+            load_vectors(from);
+        }
         asm!(
-            all_pairs!("ldp"),
+            ".arch_extension fp",
             "ldr {a}, [{context}, #512]",
             "ldr {b}, [{context}, #520]",
             "msr fpsr, {a}",
             "msr fpcr, {b}",
-            ".arch_extension nosimd\n.arch_extension nofp",
+            ".arch_extension nofp",
             context = in(reg) from, a = out(reg) _, b = out(reg) _,
             options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// # Safety
+/// As for [`save`].
+#[inline(always)]
+unsafe fn save_vectors(to: *mut Context) {
+    // SAFETY: as in `save`.
+    unsafe {
+        asm!(
+            all_pairs!("stp"),
+            ".arch_extension nosimd\n.arch_extension nofp",
+            context = in(reg) to, options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// # Safety
+/// As for [`load`].
+#[inline(always)]
+unsafe fn load_vectors(from: *mut Context) {
+    // SAFETY: as in `load`.
+    unsafe {
+        asm!(
+            all_pairs!("ldp"),
+            ".arch_extension nosimd\n.arch_extension nofp",
+            context = in(reg) from, options(nostack, preserves_flags)
         );
     }
 }

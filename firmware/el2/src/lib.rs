@@ -5,7 +5,8 @@
 //! - [`boot`]: from the loader's jump to Rust with the MMU on; secondaries
 //! - [`vectors`]: exception entry and exit, and the world switch around them
 //! - [`context`]: what belongs to one CPU of Linux; `switch`: one for another;
-//!   `float`: floating point, when it is used; `debug`: breakpoints and the like
+//!   `float` and `sve`: floating point, when it is used; `debug`: breakpoints and
+//!   the like
 //! - [`features`]: what the cores have that EL2 must set something for
 //! - [`percore`]: what belongs to one real core while it is in EL2
 //! - [`vcpus`]: the vCPUs' contexts, each on one core at a time
@@ -39,6 +40,7 @@ pub mod percore;
 pub mod shared;
 pub mod smc;
 pub mod stone;
+mod sve;
 mod switch;
 pub mod sysreg;
 pub mod timer;

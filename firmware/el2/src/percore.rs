@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::float::{self, Holder};
+use crate::switch::More;
 use crate::vcpus::Claim;
 use crate::vectors::Outcome;
 use crate::{context, debug, fault, features, shared, switch};
@@ -31,8 +32,7 @@ pub struct Core {
     ring: &'static Ring,
     id: usize,
     is_dp: bool,
-    /// See [`switch::switch`].
-    implementation: bool,
+    more: More,
     aside: Aside,
     counts: Counts,
     /// How the core is lent; of no meaning while it isn't.
@@ -99,7 +99,7 @@ impl Core {
             ring: &NO_RING,
             id,
             is_dp: false,
-            implementation: true,
+            more: More::NOTHING,
             aside: Aside {
                 float: Holder::Nobody,
                 armed: false,
@@ -289,7 +289,7 @@ impl Core {
         self.vcpu = None;
         self.current = self.native;
         self.is_dp = self.native().is_dp();
-        self.implementation = switch::has_implementation_registers();
+        self.more = More::of_this_core();
         self.counts = Counts::of(features::id_register(IdRegister::DFR0));
         debug::unload();
         // SAFETY: nothing else runs on this core, and the native context is
@@ -300,7 +300,7 @@ impl Core {
                 float,
                 armed: false,
             };
-            switch::load(self.native);
+            switch::load(self.native, self.more);
             crate::vectors::taichi_enter(self)
         }
     }
@@ -357,7 +357,7 @@ fn switch_with_float(core: &mut Core) -> *mut Context {
 fn switch_now(core: &mut Core, new: *mut Context) -> *mut Context {
     // SAFETY: the vectors return to the new context next; the claims, or the
     // core itself, keep others away from both.
-    unsafe { switch::switch(core.current, new, core.implementation) };
+    unsafe { switch::switch(core.current, new, core.more) };
     core.current = new;
     // The old vCPU may be claimed by others from here on.
     core.vcpu = core.next.take();

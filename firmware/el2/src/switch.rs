@@ -6,9 +6,9 @@
 //! point is left to `float.rs`, MDSCR_EL1 and its like to `debug.rs`.
 
 use crate::context::{Context, Controls};
-use crate::gic;
+use crate::sve::Place;
 use crate::sysreg::isb;
-use crate::{read_sysreg, write_sysreg};
+use crate::{features, gic, read_sysreg, write_sysreg};
 use core::arch::asm;
 
 /// Two system registers, with the byte offset of the first in `System`.
@@ -40,13 +40,11 @@ macro_rules! pair {
 /// Saves what the core holds, but for the general registers and floating point,
 /// to `old` and loads `new`; what `old` did before is then complete, and others
 /// may load it.
-/// `implementation`: whether the core has registers where the architecture
-/// leaves it the choice ([`has_implementation_registers`]).
 ///
 /// # Safety
 /// The caller returns to EL1 with `new`, and no other core has either.
 #[inline(always)]
-pub(crate) unsafe fn switch(old: *mut Context, new: *mut Context, implementation: bool) {
+pub(crate) unsafe fn switch(old: *mut Context, new: *mut Context, more: More) {
     // SAFETY: these are EL1's own registers: they decide what EL1 and EL0 do,
     // which stage 2 confines, and nothing about EL2. The EL2 controls are
     // ours, from `Controls`. The memory is that of the contexts, by the
@@ -122,7 +120,63 @@ pub(crate) unsafe fn switch(old: *mut Context, new: *mut Context, implementation
             e = out(reg) _, f = out(reg) _,
             options(nostack)
         );
-        if implementation {
+        if more != More::NOTHING {
+            switch_more(old, new, more);
+        }
+        gic::unload((*old).lists());
+        gic::load((*new).lists());
+    }
+}
+
+/// Registers that only some cores have. A switch asks once for all of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct More(u8);
+
+impl More {
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self(0);
+    /// AMAIR_EL1, AFSR0_EL1 or AFSR1_EL1 hold something.
+    const IMPLEMENTATION: Self = Self(1);
+    /// The keys of pointer authentication.
+    const KEYS: Self = Self(2);
+
+    /// What this core has. Call before Linux runs here.
+    pub(crate) fn of_this_core() -> Self {
+        let mut all = Self::NOTHING;
+        if has_implementation_registers() {
+            all.0 |= Self::IMPLEMENTATION.0;
+        }
+        if features::has_keys() {
+            all.0 |= Self::KEYS.0;
+        }
+        all
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// # Safety
+/// As for [`switch`]; the core has what `more` says.
+#[inline(always)]
+unsafe fn switch_more(old: *mut Context, new: *mut Context, more: More) {
+    // SAFETY: the caller's promise, and as in `switch`.
+    unsafe {
+        if more.has(More::KEYS) {
+            // APIAKey, APIBKey, APDAKey, APDBKey, APGAKey, as they are numbered.
+            asm!(
+                pair!("s3_0_c2_c1_0", "s3_0_c2_c1_1", 0),
+                pair!("s3_0_c2_c1_2", "s3_0_c2_c1_3", 16),
+                pair!("s3_0_c2_c2_0", "s3_0_c2_c2_1", 32),
+                pair!("s3_0_c2_c2_2", "s3_0_c2_c2_3", 48),
+                pair!("s3_0_c2_c3_0", "s3_0_c2_c3_1", 64),
+                old = in(reg) &raw mut (*old).keys, new = in(reg) &raw const (*new).keys,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                options(nostack, preserves_flags)
+            );
+        }
+        if more.has(More::IMPLEMENTATION) {
             let now = [
                 read_sysreg!("amair_el1"),
                 read_sysreg!("afsr0_el1"),
@@ -134,15 +188,13 @@ pub(crate) unsafe fn switch(old: *mut Context, new: *mut Context, implementation
             write_sysreg!("afsr0_el1", afsr0);
             write_sysreg!("afsr1_el1", afsr1);
         }
-        gic::unload((*old).lists());
-        gic::load((*new).lists());
     }
 }
 
 /// Whether AMAIR_EL1, AFSR0_EL1 or AFSR1_EL1 hold anything on this core. Many
 /// cores implement them as zero; then there is nothing to switch. Call before
 /// Linux runs here.
-pub(crate) fn has_implementation_registers() -> bool {
+fn has_implementation_registers() -> bool {
     // SAFETY: EL1's registers, which mean nothing while its MMU is off; Linux
     // sets AMAIR_EL1 and reads none of them.
     unsafe {
@@ -164,9 +216,9 @@ pub(crate) fn has_implementation_registers() -> bool {
 ///
 /// # Safety
 /// As for [`switch`].
-pub(crate) unsafe fn load(new: *mut Context) {
+pub(crate) unsafe fn load(new: *mut Context, more: More) {
     // What the core holds is nobody's, but it must go somewhere.
-    let mut nobody = Context::new(Controls::DP);
+    let mut nobody = Context::new(Controls::DP, Place::native(0));
     // SAFETY: the caller's promise; `nobody` is this function's own.
-    unsafe { switch(&mut nobody, new, true) }
+    unsafe { switch(&mut nobody, new, more) }
 }

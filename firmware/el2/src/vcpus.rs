@@ -3,6 +3,7 @@
 //! claim, not the scheduler, is what keeps it on one core at a time.
 
 use crate::context::{Context, Controls};
+use crate::sve::Place;
 use crate::timer;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -41,12 +42,13 @@ const fn slots() -> [Slot; MAX_VCPUS] {
             owner: AtomicU32::new(FREE),
             last: AtomicU32::new(FREE),
             vcpu: 0,
-            context: UnsafeCell::new(Context::new(Controls::VCPU)),
+            context: UnsafeCell::new(Context::new(Controls::VCPU, Place::vcpu(0))),
         }
     }; MAX_VCPUS];
     let mut n = 0;
     while n < MAX_VCPUS {
         slots[n].vcpu = n;
+        slots[n].context = UnsafeCell::new(Context::new(Controls::VCPU, Place::vcpu(n)));
         n += 1;
     }
     slots

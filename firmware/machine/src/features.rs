@@ -143,7 +143,8 @@ const fn quietly_up_to(most: u64, shift: u32, name: &'static str) -> Field {
 
 const NOTHING: &[Field] = &[];
 
-/// ID_AA64PFR0_EL1: EL0 to EL3, FP, AdvSIMD, GIC, RAS; SEL2, DIT, RME, CSV3.
+/// ID_AA64PFR0_EL1: EL0 to EL3, FP, AdvSIMD, GIC, RAS, SVE, SEL2, DIT, RME,
+/// CSV3.
 const PFR0: &[Field] = &[
     seen(0),
     seen(4),
@@ -153,7 +154,7 @@ const PFR0: &[Field] = &[
     seen(20),
     seen(24),
     seen(28),
-    hidden(32, "SVE"),
+    seen(32),
     seen(36),
     hidden(40, "MPAM"),
     hidden(44, "activity monitors"),
@@ -176,6 +177,20 @@ const PFR1: &[Field] = &[
     seen(32),
     hidden(36, "non-maskable interrupts"),
     hidden(44, "guarded control stacks"),
+];
+
+/// ID_AA64ZFR0_EL1: instructions of SVE.
+const ZFR0: &[Field] = &[
+    seen(0),
+    seen(4),
+    seen(16),
+    seen(20),
+    seen(24),
+    seen(32),
+    seen(40),
+    seen(44),
+    seen(52),
+    seen(56),
 ];
 
 /// ID_AA64DFR0_EL1: DebugVer, BRPs, WRPs, CTX_CMPs, DoubleLock.
@@ -217,17 +232,17 @@ const ISAR0: &[Field] = &[
     seen(60),
 ];
 
-/// ID_AA64ISAR1_EL1: DPB, JSCVT, FCMA, LRCPC, FRINTTS, SB, SPECRES, BF16, DGH,
-/// I8MM.
+/// ID_AA64ISAR1_EL1: DPB, APA, API, JSCVT, FCMA, LRCPC, GPA, GPI, FRINTTS, SB,
+/// SPECRES, BF16, DGH, I8MM.
 const ISAR1: &[Field] = &[
     seen(0),
-    hidden(4, "pointer authentication"),
-    hidden(8, "pointer authentication"),
+    seen(4),
+    seen(8),
     seen(12),
     seen(16),
     seen(20),
-    hidden(24, "pointer authentication"),
-    hidden(28, "pointer authentication"),
+    seen(24),
+    seen(28),
     seen(32),
     seen(36),
     seen(40),
@@ -238,15 +253,15 @@ const ISAR1: &[Field] = &[
     hidden(60, "64-byte accesses"),
 ];
 
-/// ID_AA64ISAR2_EL1: WFxT, RPRES, BC, CLRBHB, CSSC.
+/// ID_AA64ISAR2_EL1: WFxT, RPRES, GPA3, APA3, BC, PAC_frac, CLRBHB, CSSC.
 const ISAR2: &[Field] = &[
     seen(0),
     seen(4),
-    hidden(8, "pointer authentication"),
-    hidden(12, "pointer authentication"),
+    seen(8),
+    seen(12),
     hidden(16, "memory copies"),
     seen(20),
-    quietly_up_to(0, 24, "pointer authentication"),
+    seen(24),
     seen(28),
     seen(52),
 ];
@@ -333,6 +348,7 @@ const fn fields(register: IdRegister) -> &'static [Field] {
     match register {
         IdRegister::PFR0 => PFR0,
         IdRegister::PFR1 => PFR1,
+        IdRegister::ZFR0 => ZFR0,
         IdRegister::DFR0 => DFR0,
         IdRegister::ISAR0 => ISAR0,
         IdRegister::ISAR1 => ISAR1,
@@ -352,25 +368,29 @@ pub fn visible(register: IdRegister, value: u64) -> u64 {
     // AArch32: what isn't listed are instructions, which Linux passes on to its
     // programs, and fields that say what AArch64's say.
     let fields = fields(register);
-    let listed = fields.iter().fold(0, |mask, field| mask | 15 << field.shift);
+    let listed = fields
+        .iter()
+        .fold(0, |mask, field| mask | 15 << field.shift);
     let rest = if register.is_32() { value & !listed } else { 0 };
     let shown = |field: &Field| (value >> field.shift & 15).min(field.most) << field.shift;
-    fields.iter().map(shown).fold(rest, |all, field| all | field)
+    fields
+        .iter()
+        .map(shown)
+        .fold(rest, |all, field| all | field)
 }
 
 /// Why the ID registers must trap on a core where this one is `value`: what is
 /// in it that Linux must not use. `None` in the name of what this version
 /// doesn't know.
-pub fn reasons(
-    register: IdRegister,
-    value: u64,
-) -> impl Iterator<Item = Option<&'static str>> {
+pub fn reasons(register: IdRegister, value: u64) -> impl Iterator<Item = Option<&'static str>> {
     let fields = fields(register);
     let known = fields.iter().filter_map(move |field| {
         let more = value >> field.shift & 15 > field.most;
         (more && field.matters).then_some(Some(field.name))
     });
-    let listed = fields.iter().fold(0, |mask, field| mask | 15 << field.shift);
+    let listed = fields
+        .iter()
+        .fold(0, |mask, field| mask | 15 << field.shift);
     let unknown = !register.is_32() && value & !listed != 0;
     known.chain(unknown.then_some(None))
 }

@@ -54,7 +54,7 @@ pub enum Trap {
     /// WFIT or WFET (FEAT_WFxT): a wait with a deadline. Completing it at once
     /// is allowed.
     WfxTimeout,
-    /// Floating point or Advanced SIMD, where CPTR_EL2 traps it.
+    /// Floating point, Advanced SIMD or SVE, where CPTR_EL2 traps it.
     Float,
     /// HVC #imm from AArch64.
     Hvc(u16),
@@ -110,6 +110,8 @@ pub mod ec {
     pub const HVC: u8 = 0x16;
     /// SMC from AArch64.
     pub const SMC: u8 = 0x17;
+    /// SVE.
+    pub const SVE: u8 = 0x19;
     /// System register access from AArch64.
     pub const SYSREG: u8 = 0x18;
     /// Instruction abort from EL1 or EL0.
@@ -141,7 +143,7 @@ impl Trap {
             },
             ec::WFX if esr & 2 != 0 => Self::WfxTimeout,
             ec::WFX => Self::Wfx { wfe: esr & 1 != 0 },
-            ec::FLOAT => Self::Float,
+            ec::FLOAT | ec::SVE => Self::Float,
             ec::HVC => Self::Hvc(esr as u16),
             ec::SMC => Self::Smc,
             ec::INST_ABORT => Self::InstAbort {
@@ -319,6 +321,7 @@ mod tests {
         assert_eq!(Trap::decode(0x5a00_1234), Trap::Hvc(0x1234));
         assert_eq!(Trap::decode(0x5e00_0000), Trap::Smc);
         assert_eq!(Trap::decode(0x1fe0_0000), Trap::Float);
+        assert_eq!(Trap::decode(0x6600_0000), Trap::Float);
         // msr icc_sgi1r_el1, x3
         let esr = 0x6200_0000 | u64::from(ICC_SGI1R_EL1) | 3 << 5;
         assert_eq!(
