@@ -46,13 +46,13 @@ pub(crate) enum Holder {
 /// # Safety
 /// The contexts are this core's, and `holder` is what the core holds.
 pub(crate) unsafe fn give(holder: Holder, native: *mut Context, current: *mut Context) -> Holder {
-    open();
+    let sve = open();
     // SAFETY: the caller's promise.
     unsafe {
         if holder == Holder::Native {
-            save(native);
+            save(native, sve);
         }
-        load(current);
+        load(current, sve);
     }
     Holder::Vcpu
 }
@@ -68,25 +68,27 @@ pub(crate) unsafe fn take(
     old: *mut Context,
     native_next: Option<*mut Context>,
 ) -> Holder {
-    open();
+    let sve = open();
     // SAFETY: the caller's promise.
     unsafe {
         if holder == Holder::Vcpu {
-            save(old);
+            save(old, sve);
         }
         let Some(native) = native_next else {
             return Holder::Nobody;
         };
-        load(native);
+        load(native, sve);
     }
     Holder::Native
 }
 
-/// EL2 traps itself where it traps vCPUs.
-fn open() {
+/// EL2 traps itself where it traps vCPUs. Gives whether the core has SVE.
+fn open() -> bool {
+    let free = features::cptr();
     // SAFETY: traps of EL1 and EL0; the next world switch sets them anew.
-    unsafe { write_sysreg!("cptr_el2", features::cptr()) };
+    unsafe { write_sysreg!("cptr_el2", free) };
     isb();
+    free & TZ == 0
 }
 
 /// All vector registers, two at a time, with their places in the context.
@@ -106,11 +108,12 @@ macro_rules! all_pairs {
 }
 
 /// # Safety
-/// `to` is a context of this core, and no trap is set.
-unsafe fn save(to: *mut Context) {
+/// `to` is a context of this core, which has SVE or not, and no trap is set.
+#[inline(always)]
+unsafe fn save(to: *mut Context, sve: bool) {
     // SAFETY: the caller's promise; the offsets are asserted in `context.rs`.
     unsafe {
-        if features::has_sve() {
+        if sve {
             sve::save((*to).vectors);
         } else {
             save_vectors(to);
@@ -130,10 +133,11 @@ unsafe fn save(to: *mut Context) {
 
 /// # Safety
 /// As for [`save`]; the registers are EL1's and EL0's alone.
-unsafe fn load(from: *mut Context) {
+#[inline(always)]
+unsafe fn load(from: *mut Context, sve: bool) {
     // SAFETY: as in `save`.
     unsafe {
-        if features::has_sve() {
+        if sve {
             sve::load((*from).vectors);
         } else {
             load_vectors(from);
