@@ -22,8 +22,11 @@
 
 pub mod arrivals;
 pub mod cpus;
+pub mod debugger;
+pub mod keys;
 pub mod options;
 pub mod report;
 pub mod rings;
 pub mod spin;
 pub mod time;
+pub mod vectors;

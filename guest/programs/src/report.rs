@@ -231,6 +231,15 @@ pub struct Hotplug {
     pub worst_online_ns: u64,
 }
 
+/// What `features` has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// Rounds by the name of the check; what the CPUs don't have is not there.
+    pub checks: BTreeMap<String, u64>,
+    /// Rounds by the CPU on which they ended.
+    pub rounds_by_cpu: BTreeMap<usize, u64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
