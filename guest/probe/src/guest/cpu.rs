@@ -184,7 +184,8 @@ impl Cpu {
     /// Sets up vectors and interrupt controller of the calling CPU.
     pub fn init_self(&self) {
         set!("vbar_el1", vectors::table(self.index as u64));
-        set!("cpacr_el1", 3 << 20);
+        set!("cpacr_el1", 3 << 20 | 3 << 16);
+        set!("oslar_el1", 0);
         gic::init_cpu(self.frame);
         set!("cntv_ctl_el0", 0);
         self.online.store(true, Release);

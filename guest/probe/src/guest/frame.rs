@@ -9,6 +9,7 @@
 use core::arch::global_asm;
 
 use super::cpu::Cpu;
+use super::more::More;
 use super::report::check;
 use super::sys::{get, set};
 use super::{mmu, vectors};
@@ -93,6 +94,8 @@ pub struct Registers {
     pub nzcv: u64,
     /// By [`Register`].
     pub system: [u64; COUNT],
+    /// What only some cores have.
+    pub more: More,
     /// MPIDR_EL1, only collected.
     pub mpidr: u64,
     /// ICC_RPR_EL1, only collected.
@@ -116,6 +119,7 @@ const V: usize = core::mem::offset_of!(Registers, v);
 const X: usize = core::mem::offset_of!(Registers, x);
 const NZCV: usize = core::mem::offset_of!(Registers, nzcv);
 const SYSTEM: usize = core::mem::offset_of!(Registers, system);
+const MORE: usize = core::mem::offset_of!(Registers, more);
 const MPIDR: usize = core::mem::offset_of!(Registers, mpidr);
 const RPR: usize = core::mem::offset_of!(Registers, rpr);
 
@@ -152,6 +156,10 @@ fill:
     .irp    n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
     ldr     q\n, [sp, #{want_v} + 16 * \n]
     .endr
+    add     x0, sp, #{want_more}
+    add     x1, sp, #{want_v}
+    bl      fill_more
+    mov     x30, x17
     ldr     x0, [sp, #{want_nzcv}]
     msr     nzcv, x0
     .irp    n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29
@@ -171,6 +179,8 @@ collect:
     .irp    n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
     str     q\n, [sp, #{got_v} + 16 * \n]
     .endr
+    add     x0, sp, #{got_more}
+    bl      collect_more
     bl      collect_system
     mrs     x0, mpidr_el1
     str     x0, [sp, #{got_mpidr}]
@@ -188,6 +198,7 @@ collect:
     ret
 "#,
     caller = const CALLER,
+    want_more = const WANT + MORE, got_more = const GOT + MORE,
     want_v = const WANT + V, want_x = const WANT + X, want_nzcv = const WANT + NZCV,
     got_v = const GOT + V, got_x = const GOT + X, got_nzcv = const GOT + NZCV,
     got_mpidr = const GOT + MPIDR, got_rpr = const GOT + RPR,
@@ -274,6 +285,7 @@ impl Frame {
             x: [0; 31],
             nzcv: pattern.next() & 0xf000_0000,
             system: [0; COUNT],
+            more: More::new(&mut pattern),
             mpidr: cpu.mpidr,
             rpr: 0xff,
         };
@@ -378,6 +390,7 @@ impl Frame {
         for (n, (w, g)) in want.v.iter().zip(&got.v).enumerate() {
             check!(w == g, "{what}: CPU {mpidr:#x}: v{n} is {g:#x}, not {w:#x}");
         }
+        want.more.verify(&got.more, what, mpidr);
         for (n, &(_, name, mask)) in REGISTERS.iter().enumerate() {
             let (w, g) = (want.system[n] & mask, got.system[n] & mask);
             check!(
@@ -402,7 +415,7 @@ fn legal(register: Register, r: u64, cpu: &Cpu) -> u64 {
         Mair => mmu::MAIR | pick(&[0x44, 0xff, 0x04, 0xbb]) << 16 | pick(&[0x04, 0x44, 0xff]) << 56,
         Vbar => vectors::table(r),
         Contextidr | Esr => r & 0xffff_ffff,
-        Cpacr => pick(&[1 << 20, 3 << 20]),
+        Cpacr => pick(&[1 << 20, 3 << 20]) | 3 << 16,
         Elr => r & 0xffff_ffff_fffc,
         Spsr => r & 0xf000_0000 | 0x3c5,
         Amair | Afsr0 | Afsr1 => 0,
@@ -412,7 +425,8 @@ fn legal(register: Register, r: u64, cpu: &Cpu) -> u64 {
         // So far away that it never fires, and a test of 64-bit comparisons.
         CntvCval => r >> 1 | 1 << 62,
         CntvCtl => pick(&[0, 1, 2, 3]),
-        Mdscr => r & (1 << 12),
+        // Armed or not; nothing is set that could hit.
+        Mdscr => pick(&[0, 1 << 12, 1 << 12 | 1 << 15, 1 << 13 | 1 << 15]),
         // Below the priority of every interrupt that is enabled.
         Pmr => pick(&[0xf0, 0xe0, 0xc0, 0xb8]),
         Igrpen1 => 1,

@@ -10,6 +10,7 @@ mod frame;
 mod gic;
 mod lock;
 mod mmu;
+mod more;
 mod psci;
 mod report;
 mod sys;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The tests, as a table.
 
+mod debug;
 mod exits;
 mod gicr;
 mod power;
@@ -51,6 +52,7 @@ const TESTS: &[(&str, Needs, fn())] = &[
     ("timer-wfi", Nothing, timer::wakes_wfi),
     ("timer-ticks", Nothing, timer::ticks),
     ("timer-while-ready", Vcpus(1, 1), timer::while_ready),
+    ("debug-registers", Nothing, debug::everywhere),
     ("switch-yield-nothing", Vcpus(2, 0), switches::yield_nothing),
     ("switch-yield-slice", Vcpus(2, 1), switches::yield_slice),
     ("switch-yield-timer", Vcpus(2, 1), switches::yield_timer),
