@@ -13,6 +13,7 @@
 //! - [`telemetry`]: what the firmware counts, readable by everyone
 //! - [`trace`]: the record of what happened, a ring per core
 //! - [`epitaph`]: what a run that died left to the next
+//! - [`stolen`]: stolen time, as Linux reads it
 //! - [`smccc`]: the calls the firmware answers itself
 #![no_std]
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod control;
 pub mod doorbell;
 pub mod epitaph;
 pub mod smccc;
+pub mod stolen;
 pub mod telemetry;
 pub mod trace;
 pub mod window;

@@ -99,6 +99,9 @@ pub struct Core {
     pub sgis: AtomicU64,
     /// Times another vCPU followed at the end of a slice.
     pub rotations: AtomicU64,
+    /// Ticks this core was taken from busy native code: what Linux calls stolen
+    /// time. What a poller gives away by a yield isn't, nor is idle time.
+    pub stolen_ticks: AtomicU64,
 }
 
 impl Core {
@@ -118,6 +121,7 @@ impl Core {
             interrupts: AtomicU64::new(0),
             sgis: AtomicU64::new(0),
             rotations: AtomicU64::new(0),
+            stolen_ticks: AtomicU64::new(0),
         }
     }
 

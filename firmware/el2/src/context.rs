@@ -247,6 +247,13 @@ pub(crate) fn end_step() {
     unsafe { write_sysreg!("spsr_el2", pstate) };
 }
 
+/// Steps back to the instruction that trapped and was stepped over.
+pub fn repeat_instruction() {
+    let pc = read_sysreg!("elr_el2").wrapping_sub(4);
+    // SAFETY: as above.
+    unsafe { write_sysreg!("elr_el2", pc) };
+}
+
 /// While this lives, physical interrupts are EL2's, so that they end a wait
 /// there; they stay masked.
 pub struct Routed(u64);

@@ -210,6 +210,15 @@ pub fn refresh(lists: &mut ListRegisters) {
     }
 }
 
+/// Takes all virtual interrupts away from the loaded context.
+pub fn discard(lists: &mut ListRegisters) {
+    for i in 0..lists.lr.len() {
+        // SAFETY: EL1 has fewer interrupts.
+        unsafe { write_list(i, 0) };
+    }
+    *lists = ListRegisters::new();
+}
+
 /// Takes the list registers out of the core and leaves them empty.
 #[inline]
 pub(crate) fn unload(lists: &mut ListRegisters) {

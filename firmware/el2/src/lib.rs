@@ -13,7 +13,7 @@
 //! - [`sysreg`], [`gic`], [`timer`], [`smc`], [`console`]: the devices of a core
 //! - [`memory`]: the firmware's own memory, its page tables, its heap
 //! - [`mmio`]: device frames
-//! - [`shared`]: the telemetry window and the trace
+//! - [`shared`]: the telemetry window and the trace; [`stolen`]: stolen time
 //! - [`fault`]: panics and faults at EL2; [`stone`]: what is left of them
 //!
 //! `docs/soundness.md` states the invariants and who keeps each.
@@ -39,6 +39,7 @@ pub mod mmio;
 pub mod percore;
 pub mod shared;
 pub mod smc;
+pub mod stolen;
 pub mod stone;
 mod sve;
 mod switch;

@@ -48,6 +48,9 @@ region!(
     /// Stacks for faults, a page per core, each above a guard page.
     fault_stacks, __fault_stacks_start, __fault_stack_top);
 region!(
+    /// The stolen-time structures.
+    stolen, __stolen_start, __stolen_end);
+region!(
     /// The telemetry window.
     telemetry, __telemetry_start, __telemetry_end);
 region!(

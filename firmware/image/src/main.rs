@@ -9,6 +9,7 @@
 //! - [`lend`], [`reclaim`]: cores change hands
 //! - [`sgi`]: interrupts between CPUs; [`vcpu`], [`native`]: interrupts for
 //!   vCPUs and for native contexts
+//! - [`crash`]: devices for a crash kernel; [`stolen`]: stolen time
 //! - [`plan`]: who may touch which memory; [`pages`]: emulated pages; [`power`]: PSCI
 //!
 //! On a host it compiles to an empty program.
@@ -20,6 +21,7 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod firmware {
     pub mod boot;
+    pub mod crash;
     pub mod hot;
     pub mod interrupts;
     pub mod lend;
@@ -30,6 +32,7 @@ mod firmware {
     pub mod power;
     pub mod reclaim;
     pub mod sgi;
+    pub mod stolen;
     pub mod sync;
     pub mod vcpu;
 

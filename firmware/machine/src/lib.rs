@@ -20,8 +20,10 @@
 //! - [`trap`]: what a trap to EL2 wants
 //! - [`affinity`]: names of CPUs (MPIDR) and sets of cores
 //! - [`psci`]: CPUs that appear and go
+//! - [`smccc`]: other calls: versions, and stolen time
 //! - [`redist`]: the GIC redistributor of a vCPU
 //! - [`sgi_page`]: Linux's stores to the redistributor of a real core
+//! - [`devices`]: device interrupts for a crash kernel on a vCPU
 //! - [`irouter`]: where device interrupts are routed
 //! - [`features`]: which features of its cores Linux gets to see
 //! - [`debug`]: breakpoints, watchpoints and single-step of each CPU
@@ -36,6 +38,7 @@ pub mod affinity;
 pub mod config;
 pub mod debug;
 pub mod features;
+pub mod devices;
 pub mod image;
 pub mod irouter;
 pub mod list_registers;
@@ -43,6 +46,7 @@ pub mod platform;
 pub mod psci;
 pub mod redist;
 pub mod sgi_page;
+pub mod smccc;
 pub mod stage2;
 pub mod trap;
 pub mod tree;

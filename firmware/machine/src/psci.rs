@@ -16,9 +16,16 @@
 //!
 //! With vCPUs the boot core may not go offline, because their device
 //! interrupts are routed to it. Linux learns that by the standard way: a
-//! Trusted OS that "lives" there and can't migrate (section 5.9).
+//! Trusted OS that "lives" there and can't migrate (section 5.9). A Linux that
+//! crashes switches it off regardless; then it is parked ([`Action::Park`]),
+//! because a crash kernel may be running on a vCPU.
+//!
+//! What is optional and concerns CPUs or power states is not offered:
+//! CPU_FREEZE, CPU_DEFAULT_SUSPEND, NODE_HW_STATE, SYSTEM_SUSPEND,
+//! PSCI_SET_SUSPEND_MODE, PSCI_STAT_*. PSCI_FEATURES says so.
 
 use crate::affinity::Mpidr;
+use crate::smccc;
 use core::ops::Range;
 
 /// A CPU of Linux.
@@ -61,17 +68,11 @@ pub enum Action {
     },
     /// The calling core ends here: [`Psci::stopped`], then a real CPU_OFF.
     StopCore,
-    /// The caller sleeps like in WFI. After that a `standby` call returns
-    /// [`SUCCESS`]; a power-down one continues at `entry` with `context` in
-    /// x0, MMU off, as if just started.
-    Suspend {
-        /// The state keeps registers.
-        standby: bool,
-        /// Where to continue after a power-down.
-        entry: u64,
-        /// x0 after a power-down.
-        context: u64,
-    },
+    /// The caller sleeps like in WFI; after that the call returns [`SUCCESS`].
+    Suspend,
+    /// The boot core, whose interrupts vCPUs need, calls CPU_OFF, as it does
+    /// only when Linux crashes: it runs no code of Linux any more, but stays.
+    Park,
     /// The firmware below answers: pass the call on.
     Forward,
     /// Switch the machine off.
@@ -136,8 +137,10 @@ const PSCI_BASE: u32 = 0x8400_0000;
 /// The same of SDEI (Arm DEN 0054): its calls register entry points that the
 /// firmware below would enter at EL2, so that they are not for Linux.
 const SDEI_BASE: u32 = 0x8400_0020;
-/// SMCCC_VERSION, about which PSCI_FEATURES may be asked.
-const SMCCC_VERSION: u32 = 0x8000_0000;
+
+/// The versions that the functions here are those of: 1.1 to 1.3, in the form
+/// of PSCI_VERSION. What later ones add is optional.
+const VERSIONS: (u32, u32) = (0x1_0001, 0x1_0003);
 
 /// MIGRATE_INFO_TYPE: a Trusted OS on one CPU that can't migrate.
 const TOS_UP_NO_MIGRATE: i64 = 1;
@@ -192,8 +195,9 @@ impl Cpus {
 /// The PSCI server: the state of every CPU that Linux knows.
 #[derive(Clone, Debug)]
 pub struct Psci {
-    /// What PSCI_VERSION returns: what the firmware below returned, or 1.1.
-    pub version: u32,
+    /// What PSCI_VERSION returned below. Ours is between 1.1 and 1.3, because
+    /// what is mandatory there is answered here.
+    pub below: i64,
     /// Power states have the extended format (bit 1 of what PSCI_FEATURES of
     /// CPU_SUSPEND returned below).
     pub extended_state: bool,
@@ -209,7 +213,7 @@ impl Psci {
     /// other CPU is off. CPUs beyond 16 of a kind are left out.
     pub fn new(cores: &[Mpidr], vcpus: &[Mpidr], boot_core: usize) -> Self {
         let mut psci = Self {
-            version: 0x1_0001,
+            below: i64::from(VERSIONS.0),
             extended_state: false,
             firmware: 0..0,
             cores: Cpus::new(cores),
@@ -283,7 +287,7 @@ impl Psci {
         };
         let lives_here = self.vcpus.count > 0;
         match number {
-            function::VERSION => Action::Return(i64::from(self.version)),
+            function::VERSION => Action::Return(self.version()),
             function::CPU_SUSPEND => self.suspend(args),
             function::CPU_OFF => self.cpu_off(caller),
             function::CPU_ON => self.cpu_on(args),
@@ -305,6 +309,12 @@ impl Psci {
         }
     }
 
+    /// Section 5.3.
+    fn version(&self) -> i64 {
+        let (oldest, newest) = VERSIONS;
+        self.below.clamp(i64::from(oldest), i64::from(newest))
+    }
+
     fn boot_mpidr(&self) -> i64 {
         self.cores
             .mpidr
@@ -317,25 +327,21 @@ impl Psci {
         core.or_else(|| self.vcpus.find(target).map(CpuId::Vcpu))
     }
 
-    /// Section 5.4. The states between standby and off don't matter: nothing
-    /// is lost while EL2 keeps the core.
-    fn suspend(&self, [power_state, entry, context]: [u64; 3]) -> Action {
+    /// Section 5.4. A power-down is made a standby, which is always allowed
+    /// (5.4.2): nothing is saved by forgetting registers.
+    fn suspend(&self, [power_state, entry, _]: [u64; 3]) -> Action {
         let type_bit = if self.extended_state { 30 } else { 16 };
         let standby = power_state >> type_bit & 1 == 0;
         if !standby && !self.may_enter(entry) {
             return Action::Return(INVALID_ADDRESS);
         }
-        Action::Suspend {
-            standby,
-            entry,
-            context,
-        }
+        Action::Suspend
     }
 
     /// Section 5.5.
     fn cpu_off(&mut self, caller: CpuId) -> Action {
         if self.vcpus.count > 0 && caller == CpuId::Core(self.boot_core) {
-            return Action::Return(DENIED);
+            return Action::Park;
         }
         self.set(caller, CpuState::OffPending);
         match caller {
@@ -392,8 +398,8 @@ impl Psci {
     /// Section 5.15.
     fn features(&self, fid: u32) -> Action {
         let number = fid & 0x1f;
-        if fid == SMCCC_VERSION {
-            return Action::Forward;
+        if fid == smccc::VERSION {
+            return Action::Return(SUCCESS);
         }
         if fid & !SMC64 & !0x1f != PSCI_BASE || (fid & SMC64 != 0 && !function::has_64_bits(number))
         {

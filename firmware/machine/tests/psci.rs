@@ -58,7 +58,8 @@ fn a_core_comes_and_goes() {
 fn the_boot_core_stays_while_there_are_vcpus() {
     let (mut psci, cores, _) = machine(2, 1);
     let boot = CpuId::Core(0);
-    assert_eq!(psci.call(boot, CPU_OFF, [0; 3]), Action::Return(DENIED));
+    assert_eq!(psci.call(boot, CPU_OFF, [0; 3]), Action::Park);
+    assert_eq!(psci.state(boot), CpuState::On);
     assert_eq!(psci.call(boot, 0x8400_0006, [0; 3]), Action::Return(1));
     assert_eq!(
         psci.call(boot, 0xc400_0007, [0; 3]),
@@ -116,26 +117,56 @@ fn suspends() {
     let (mut psci, ..) = machine(2, 1);
     let vcpu = CpuId::Vcpu(0);
     let suspend = |psci: &mut Psci, args| psci.call(vcpu, 0xc400_0001, args);
-    let standby = |standby, entry| Action::Suspend {
-        standby,
-        entry,
-        context: 9,
-    };
-    assert_eq!(suspend(&mut psci, [0, 8, 9]), standby(true, 8));
-    assert_eq!(suspend(&mut psci, [1 << 16, 8, 9]), standby(false, 8));
-    assert_eq!(
-        suspend(&mut psci, [1 << 16, 0x4000_0000, 9]),
-        Action::Return(INVALID_ADDRESS)
-    );
+    assert_eq!(suspend(&mut psci, [0, 8, 9]), Action::Suspend);
+    assert_eq!(suspend(&mut psci, [1 << 16, 8, 9]), Action::Suspend);
+    let ours = 0x4000_0000;
+    assert_eq!(suspend(&mut psci, [0, ours, 9]), Action::Suspend);
+    let refused = Action::Return(INVALID_ADDRESS);
+    assert_eq!(suspend(&mut psci, [1 << 16, ours, 9]), refused);
     psci.extended_state = true;
-    assert_eq!(suspend(&mut psci, [1 << 16, 8, 9]), standby(true, 8));
-    assert_eq!(suspend(&mut psci, [1 << 30, 8, 9]), standby(false, 8));
+    assert_eq!(suspend(&mut psci, [1 << 16, ours, 9]), Action::Suspend);
+    assert_eq!(suspend(&mut psci, [1 << 30, 8, 9]), Action::Suspend);
+    assert_eq!(suspend(&mut psci, [1 << 30, ours, 9]), refused);
+    let features = psci.call(vcpu, 0x8400_000a, [0xc400_0001, 0, 0]);
+    assert_eq!(features, Action::Return(0b10));
+}
+
+#[test]
+fn the_version_is_one_whose_mandatory_functions_are_here() {
+    let (mut psci, ..) = machine(2, 1);
+    for (below, ours) in [
+        (0x0_0002, 0x1_0001),
+        (0x1_0000, 0x1_0001),
+        (0x1_0002, 0x1_0002),
+        (0x2_0000, 0x1_0003),
+        (NOT_SUPPORTED, 0x1_0001),
+    ] {
+        psci.below = below;
+        let version = psci.call(CpuId::Core(0), 0x8400_0000, [0; 3]);
+        assert_eq!(version, Action::Return(ours), "{below:#x}");
+    }
+}
+
+/// What is optional (DEN 0022, table 5) and not offered, in both forms.
+#[test]
+fn what_is_not_offered_is_not_claimed() {
+    let (mut psci, ..) = machine(2, 1);
+    // CPU_FREEZE, CPU_DEFAULT_SUSPEND, NODE_HW_STATE, SYSTEM_SUSPEND,
+    // PSCI_SET_SUSPEND_MODE, PSCI_STAT_RESIDENCY, PSCI_STAT_COUNT.
+    for number in 0x0b..=0x11 {
+        for fid in [0x8400_0000 | number, 0xc400_0000 | number] {
+            for (fid, arg) in [(fid, 0), (0x8400_000a, u64::from(fid))] {
+                let answer = psci.call(CpuId::Vcpu(0), fid, [arg, 0, 0]);
+                assert_eq!(answer, Action::Return(NOT_SUPPORTED), "{number:#x}");
+            }
+        }
+    }
 }
 
 #[test]
 fn other_functions() {
     let (mut psci, ..) = machine(2, 1);
-    psci.version = 0x1_0003;
+    psci.below = 0x1_0003;
     let mut call = |fid, arg| psci.call(CpuId::Core(1), fid, [arg, 0, 0]);
     assert_eq!(call(0x8400_0000, 0), Action::Return(0x1_0003));
     assert_eq!(call(0x8400_0008, 0), Action::SystemOff);
@@ -179,7 +210,7 @@ fn other_functions() {
             "{fid:#x}"
         );
     }
-    assert_eq!(call(0x8400_000a, 0x8000_0000), Action::Forward);
+    assert_eq!(call(0x8400_000a, 0x8000_0000), Action::Return(SUCCESS));
     assert_eq!(call(0x8400_000a, 0xc400_0012), Action::Forward);
 }
 
@@ -237,12 +268,12 @@ proptest! {
                 (Step::Off(_), On) => {
                     let action = psci.call(ids[cpu], CPU_OFF, [0; 3]);
                     let expect = match ids[cpu] {
-                        CpuId::Core(0) if vcpus > 0 => Action::Return(DENIED),
+                        CpuId::Core(0) if vcpus > 0 => Action::Park,
                         CpuId::Core(_) => Action::StopCore,
                         CpuId::Vcpu(_) => Action::StopVcpu,
                     };
                     prop_assert_eq!(action, expect);
-                    if action != Action::Return(DENIED) { model[cpu] = OffPending; }
+                    if action != Action::Park { model[cpu] = OffPending; }
                 }
                 (Step::Started(_), OnPending) => { psci.started(ids[cpu]); model[cpu] = On; }
                 (Step::Stopped(_), OffPending) => { psci.stopped(ids[cpu]); model[cpu] = Off; }

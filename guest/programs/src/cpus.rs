@@ -71,6 +71,15 @@ pub fn current() -> usize {
     rustix::thread::sched_getcpu()
 }
 
+impl FromIterator<usize> for Cpus {
+    fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
+        let mut cpus: Vec<usize> = numbers.into_iter().collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        Self(cpus)
+    }
+}
+
 impl FromStr for Cpus {
     type Err = anyhow::Error;
 

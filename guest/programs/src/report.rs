@@ -218,11 +218,30 @@ pub struct Storm {
     pub longest_round_ns: u64,
 }
 
+/// What `steal` has seen: time that a CPU could have run and others had its
+/// core, by whom it was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steal {
+    /// How long was looked at, in ns.
+    pub elapsed_ns: u64,
+    /// By CPU of Linux; real cores first, then vCPUs.
+    pub cpus: Vec<Stolen>,
+}
+
+/// One CPU's stolen time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stolen {
+    /// By Linux (/proc/stat), in ns.
+    pub linux_ns: u64,
+    /// By the firmware (telemetry), in ns.
+    pub firmware_ns: u64,
+}
+
 /// What `hotplug` has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hotplug {
-    /// The CPU.
-    pub cpu: usize,
+    /// The CPU; none if it was any.
+    pub cpu: Option<usize>,
     /// Times it went offline and came back.
     pub rounds: u64,
     /// The longest that going offline took, in ns.

@@ -16,6 +16,7 @@
 //! - [`build`]: the firmware and what else runs in a guest
 //! - [`components`]: what is installed, into the [`cache`] and nowhere else
 //! - [`check`]: all tests
+//! - [`stress`]: scenarios, short in tests and long in stress runs
 //! - [`demo`], [`bench`]: what the lab is for
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod machine;
 pub mod progress;
+pub mod stress;
 pub mod tools;
 
 pub use cache::Cache;

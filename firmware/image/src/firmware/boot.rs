@@ -3,6 +3,7 @@
 //! console, and Linux is started as if the firmware weren't there, wherever
 //! there is a kernel to start.
 
+use super::crash::Crash;
 use super::hot::HOT;
 use super::machine::{self, CoreShared, Frames, Machine, Pages};
 use super::{plan, sgi};
@@ -27,6 +28,7 @@ use taichi_machine::platform::{Conduit, Loader, Platform};
 use taichi_machine::psci::{CpuId, Psci};
 use taichi_machine::redist::VirtualRedistributor;
 use taichi_machine::sgi_page;
+use taichi_machine::smccc::{Nanoseconds, Smccc};
 use taichi_machine::tree;
 use taichi_sched::{Params, Role, Scheduler};
 
@@ -342,7 +344,9 @@ fn machine(
     };
     *HOT.sched.lock() = Scheduler::new(params, &roles, vcpus.len());
     let mut psci = Psci::new(cores, vcpus, boot_core);
-    psci.version = smc::version();
+    let below = smc::Below::ask();
+    psci.below = below.psci;
+    psci.extended_state = below.extended_state;
     psci.firmware = memory::reserved();
     Machine {
         cores: cores.len(),
@@ -371,6 +375,9 @@ fn machine(
             platform.gic.distributor.end - platform.gic.distributor.start,
         )
         .unwrap_or(redistributors[0]),
+        crash: Crash::new(),
+        smccc: Smccc { below: below.smccc },
+        nanoseconds: Nanoseconds::new(timer::frequency()),
     }
 }
 

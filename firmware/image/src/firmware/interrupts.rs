@@ -3,7 +3,7 @@
 //! while a core is lent.
 
 use super::hot::HOT;
-use super::{native, reclaim, vcpu};
+use super::{crash, native, reclaim, vcpu};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{fault, gic, shared, timer};
@@ -128,6 +128,10 @@ fn native_interrupt(core: &mut Core, intid: u32) -> Outcome {
     // Linux's end of a device interrupt deactivates it; SGIs are over here,
     // and LPIs have no active state.
     let physical = !sgi && intid < gic::FIRST_LPI;
+    if intid >= 32 && crash::inherits(core) {
+        crash::device(core, intid);
+        return Outcome::Resume;
+    }
     if native::pend(core, intid, physical).is_err() {
         fault::die("no list register for an interrupt that was acknowledged");
     }

@@ -25,17 +25,30 @@ use taichi_sched::state::{CoreState, Illegal};
 /// XZR: no register of the native context waits for a reason.
 const NO_REGISTER: u8 = 31;
 
-/// The native context idles: lend the core, or wait here for an interrupt or a
-/// vCPU. WFI is executed again afterwards.
+/// The native context executed WFI, which is executed again afterwards.
 #[inline(never)]
 pub fn idle(core: &mut Core) -> Outcome {
-    if !core.is_dp() {
-        gic::refresh(core.current().lists());
-        if !core.current().lists().is_empty() {
-            context::skip_instruction();
-            return Outcome::Resume;
-        }
+    if has_virtual_interrupt(core) {
+        context::skip_instruction();
+        return Outcome::Resume;
     }
+    sleep(core)
+}
+
+/// Whether the loaded native context of a CP core has interrupts in list
+/// registers.
+pub fn has_virtual_interrupt(core: &mut Core) -> bool {
+    if core.is_dp() {
+        return false;
+    }
+    gic::refresh(core.current().lists());
+    !core.current().lists().is_empty()
+}
+
+/// The native context waits for an interrupt: lend the core, or wait here for
+/// one or for a vCPU.
+#[inline(always)]
+pub fn sleep(core: &mut Core) -> Outcome {
     if HOT.ready.load(Relaxed) == 0 {
         return wait(core);
     }

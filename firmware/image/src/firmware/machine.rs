@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The state that all cores share, but for what is in `hot.rs`.
 //!
-//! Locks: `psci` before `sched`; `frames` alone. None is held across a world
+//! Locks: `psci` before `sched`; `frames` and
+//! `crash` alone. None is held across a world
 //! switch, nor while another core is waited for.
 
+use super::crash::Crash;
 use super::hot::HOT;
 use spin::Once;
 use spin::mutex::SpinMutex;
@@ -15,6 +17,7 @@ use taichi_machine::affinity::{CoreSet, Mpidr};
 use taichi_machine::irouter::Router;
 use taichi_machine::psci::Psci;
 use taichi_machine::redist::VirtualRedistributor;
+use taichi_machine::smccc::{Nanoseconds, Smccc};
 use taichi_sched::Kicks;
 use taichi_sched::handover::Mail;
 
@@ -45,6 +48,12 @@ pub struct Machine {
     pub pages: Pages,
     /// The distributor.
     pub distributor: Frame,
+    /// What happens once Linux has crashed.
+    pub crash: Crash,
+    /// Calls that aren't PSCI's.
+    pub smccc: Smccc,
+    /// The system counter's ticks, in nanoseconds.
+    pub nanoseconds: Nanoseconds,
 }
 
 /// What others may touch of a core.

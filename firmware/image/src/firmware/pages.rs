@@ -4,7 +4,7 @@
 
 use super::hot::HOT;
 use super::machine::{Machine, machine};
-use super::{sync, vcpu};
+use super::{crash, sync, vcpu};
 use core::sync::atomic::Ordering::SeqCst;
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
@@ -105,7 +105,7 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     if let Some(offset) = address.checked_sub(m.distributor.base())
         && (0x6000..0x8000).contains(&offset)
     {
-        return Some(router(m, offset, access));
+        return Some(router(m, core, offset, access));
     }
     for target in &m.core[..m.cores] {
         let frame = &target.redistributor;
@@ -177,7 +177,7 @@ fn virtual_redistributor(
     0
 }
 
-fn router(m: &Machine, offset: u64, access: &Access) -> u64 {
+fn router(m: &Machine, core: &Core, offset: u64, access: &Access) -> u64 {
     let mut frames = m.frames.lock();
     let offset = offset as u32;
     let vcpus = &m.vcpu[..m.vcpus];
@@ -187,6 +187,9 @@ fn router(m: &Machine, offset: u64, access: &Access) -> u64 {
             frames.router.read(offset, access.size, real, vcpus)
         }
         Some(value) => {
+            if let Some(vcpu) = core.vcpu() {
+                crash::routed_by(m, vcpu);
+            }
             let boot = m.core[m.boot_core].mpidr;
             let write = frames.router.write(offset, access.size, value, vcpus, boot);
             if let Some(w) = write {

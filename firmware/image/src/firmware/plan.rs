@@ -111,10 +111,13 @@ fn regime(platform: &Platform, real: &[Frame], pool: &mut Pool) -> Result<Regime
 /// Linux gets everything but this.
 fn for_linux(platform: &Platform, real: &[Frame]) -> Vec<(Range<u64>, Access)> {
     let telemetry = memory::telemetry();
+    let stolen = memory::stolen();
     let reserved = memory::reserved();
     let gicd = platform.gic.distributor.start;
     let mut regions = Vec::from([
-        (reserved.start..telemetry.start, Access::None),
+        (reserved.start..stolen.start, Access::None),
+        (stolen.clone(), Access::ReadOnly),
+        (stolen.end..telemetry.start, Access::None),
         (telemetry.clone(), Access::ReadOnly),
         (telemetry.end..reserved.end, Access::None),
         (gicd + ROUTER.start..gicd + ROUTER.end, Access::None),
@@ -132,6 +135,7 @@ fn for_el2(platform: &Platform, real: &[Frame]) -> Vec<(Range<u64>, Kind)> {
         (memory::text(), Kind::Code),
         (memory::rodata(), Kind::ReadOnly),
         (memory::data(), Kind::Data),
+        (memory::stolen(), Kind::Data),
         (memory::telemetry(), Kind::Shared),
         (
             platform.gic.distributor.start..platform.gic.distributor.start + 0x1_0000,

@@ -3,7 +3,7 @@
 
 use super::hot::HOT;
 use super::machine::{Machine, kick_all, machine};
-use super::{lend, reclaim};
+use super::{crash, lend, reclaim, stolen};
 use core::sync::atomic::Ordering;
 use taichi_abi::telemetry::{CoreState, VcpuState};
 use taichi_abi::trace::Event;
@@ -13,6 +13,7 @@ use taichi_el2::vcpus::Claim;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{boot, fault, gic, shared, smc, timer};
 use taichi_machine::psci::{ALREADY_ON, Action, CpuId, DENIED, ON_PENDING, SUCCESS};
+use taichi_machine::smccc::Answer;
 
 /// How often CPU_ON is tried again while the core is still on its way off.
 const ATTEMPTS: u32 = 1_000_000;
@@ -54,15 +55,35 @@ pub fn call(core: &mut Core) -> Outcome {
             give(core, result)
         }
         Action::StopCore => stop_core(m, core),
-        // Both kinds of sleep may end at once; the caller's loop goes on.
-        Action::Suspend { standby: true, .. } => give(core, SUCCESS),
-        Action::Suspend { standby: false, .. } => give(core, DENIED),
-        Action::Forward => {
-            smc::forward(core.current());
-            Outcome::Resume
-        }
+        Action::Park => crash::park(m, core),
+        Action::Suspend => suspend(core),
+        Action::Forward => other(m, core, caller, function, x[1] as u32),
         Action::SystemOff => smc::off(),
         Action::SystemReset => smc::reset(),
+    }
+}
+
+/// Sleeps like WFI, but that the call doesn't happen again. It may end early.
+fn suspend(core: &mut Core) -> Outcome {
+    core.current().set_x(0, SUCCESS as u64);
+    if let Some(vcpu) = core.vcpu() {
+        return reclaim::vcpu_sleeps(core, vcpu);
+    }
+    if lend::has_virtual_interrupt(core) {
+        return Outcome::Resume;
+    }
+    lend::sleep(core)
+}
+
+/// A call that isn't PSCI's.
+fn other(m: &Machine, core: &mut Core, caller: CpuId, function: u32, argument: u32) -> Outcome {
+    match m.smccc.call(function, argument) {
+        Answer::Return(value) => give(core, value),
+        Answer::StolenTime => give(core, stolen::address(caller) as i64),
+        Answer::Forward => {
+            smc::forward(core.current(), m.smccc.keeps_registers());
+            Outcome::Resume
+        }
     }
 }
 
@@ -148,7 +169,7 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
 /// Gives device interrupts that wait in a leaving CP core's list registers back
 /// to the distributor, which sends them where Linux routed them meanwhile. (An
 /// LPI can't be made pending again that way; Linux moves those by the ITS.)
-fn return_interrupts(m: &Machine, core: &mut Core) {
+pub fn return_interrupts(m: &Machine, core: &mut Core) {
     const ISPENDR: u64 = 0x200;
     if core.is_dp() {
         return;

@@ -6,7 +6,7 @@ use super::hot::HOT;
 use super::lend::{choose, illegal, legal, lend_for, rearm};
 use super::machine::{finish, kick_all};
 use super::native::native_sgi;
-use super::vcpu;
+use super::{stolen, vcpu};
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutexGuard;
 use taichi_abi::doorbell::Reason;
@@ -35,7 +35,22 @@ fn reclaim(core: &mut Core, reason: Reason, now: u64) -> Outcome {
     finish(kicks, Outcome::Switch)
 }
 
-/// A DP core's own interrupt takes it back.
+/// The same, for a core that may have been taken by force.
+#[inline(never)]
+fn take_back(core: &mut Core, reason: Reason, now: u64) -> Outcome {
+    count_if_taken(core, now);
+    reclaim(core, reason, now)
+}
+
+/// The stay that ends now was stolen from the native context if the core was
+/// taken by force.
+fn count_if_taken(core: &Core, now: u64) {
+    if core.lend.why == Why::Forced {
+        stolen::taken(core, now.wrapping_sub(core.lend.since));
+    }
+}
+
+/// A DP core's own interrupt takes it back; it is never taken by force.
 #[inline(never)]
 pub fn reclaim_for_interrupt(core: &mut Core) -> Outcome {
     reclaim(core, Reason::Interrupt, timer::now())
@@ -70,7 +85,7 @@ pub fn give_back(core: &mut Core, mail: Mail) -> Outcome {
         native_sgi(core);
     }
     if mail.has(Mail::RECLAIM) {
-        return reclaim(core, Reason::Probe, timer::now());
+        return take_back(core, Reason::Probe, timer::now());
     }
     interrupt_while_lent(core)
 }
@@ -79,15 +94,10 @@ pub fn give_back(core: &mut Core, mail: Mail) -> Outcome {
 /// the core back, unless it was taken by force from code that couldn't take
 /// the interrupt anyway.
 pub fn interrupt_while_lent(core: &mut Core) -> Outcome {
-    if !native_takes_interrupts(core) {
+    if core.lend.why == Why::Forced && !core.native().interrupts_enabled() {
         return Outcome::Resume;
     }
-    reclaim(core, Reason::Interrupt, timer::now())
-}
-
-#[inline]
-fn native_takes_interrupts(core: &mut Core) -> bool {
-    core.lend.why != Why::Forced || core.native().interrupts_enabled()
+    take_back(core, Reason::Interrupt, timer::now())
 }
 
 /// The hypervisor timer fired, or the scheduler has something for this core.
@@ -101,10 +111,20 @@ pub fn tick(core: &mut Core) -> Outcome {
     if native_timer > now {
         return ask_scheduler(core, now, native_timer);
     }
-    if native_takes_interrupts(core) {
-        return reclaim(core, Reason::Interrupt, now);
+    if core.lend.why == Why::Forced {
+        return native_timer_while_taken(core, now);
     }
-    ask_scheduler(core, now, u64::MAX)
+    reclaim(core, Reason::Interrupt, now)
+}
+
+/// The native context's timer fired on a core that was taken by force.
+#[inline(never)]
+fn native_timer_while_taken(core: &mut Core, now: u64) -> Outcome {
+    if core.native().interrupts_enabled() {
+        take_back(core, Reason::Interrupt, now)
+    } else {
+        ask_scheduler(core, now, u64::MAX)
+    }
 }
 
 #[inline(never)]
@@ -129,7 +149,7 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
             shared::add(&core.counters().rotations, 1);
             follow(core, to, now, waited)
         }
-        Tick::Return => reclaim(core, Reason::Slice, now),
+        Tick::Return => take_back(core, Reason::Slice, now),
         Tick::Lend(why) => lend_for(core, why),
     }
 }
@@ -144,6 +164,12 @@ fn follow(core: &mut Core, next: usize, now: u64, waited: u64) -> Outcome {
 #[inline(never)]
 pub fn vcpu_idle(core: &mut Core, vcpu: usize) -> Outcome {
     context::skip_instruction();
+    vcpu_sleeps(core, vcpu)
+}
+
+/// The loaded vCPU waits for an interrupt.
+#[inline(always)]
+pub fn vcpu_sleeps(core: &mut Core, vcpu: usize) -> Outcome {
     let now = timer::now();
     let wakes = timer::loaded_deadline().unwrap_or(u64::MAX);
     gic::refresh(core.current().lists());
@@ -185,6 +211,7 @@ fn leave(
     let waited = next.map_or(0, |next| sched.waited(next, now));
     drop(sched);
     let Some(next) = next else {
+        count_if_taken(core, now);
         back_to_native(core, vcpu, Reason::Nothing, now, deadline);
         return Outcome::Switch;
     };

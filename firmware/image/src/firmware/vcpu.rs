@@ -8,10 +8,11 @@
 
 use super::hot::HOT;
 use super::machine::{kick_all, machine};
-use super::{lend, reclaim};
+use super::{crash, lend, reclaim, stolen};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use taichi_abi::telemetry::VcpuState as Shown;
 use taichi_abi::trace::Event;
+use taichi_el2::gic::Full;
 use taichi_el2::percore::{Chosen, Core};
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{gic, shared, timer};
@@ -19,6 +20,9 @@ use taichi_sched::VcpuState;
 use taichi_sched::handover::Mail;
 
 const TIMER_BIT: u32 = 1 << gic::VIRTUAL_TIMER;
+/// Device interrupts wait (`crash.rs`). As an interrupt this would be PPI 31,
+/// which nothing of a vCPU's is wired to.
+const DEVICES_BIT: u32 = 1 << 31;
 
 /// Any core: makes `intid` pending at a vCPU, wherever that is.
 pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
@@ -26,6 +30,12 @@ pub fn pend(core: &mut Core, vcpu: usize, intid: u32) {
         HOT.vcpu(vcpu).pending.fetch_or(1 << intid, SeqCst);
         notify(core, vcpu);
     }
+}
+
+/// Any core: device interrupts wait for a vCPU.
+pub fn pend_devices(core: &mut Core, vcpu: usize) {
+    HOT.vcpu(vcpu).pending.fetch_or(DEVICES_BIT, SeqCst);
+    notify(core, vcpu);
 }
 
 /// Any core: sees to it that a vCPU takes what is pending for it.
@@ -61,6 +71,7 @@ pub fn notify(core: &mut Core, vcpu: usize) {
 pub fn timer_fired(core: &mut Core, vcpu: usize) {
     timer::mask_loaded();
     shared::add(&shared::vcpu(vcpu).timer_irqs, 1);
+    stolen::publish(vcpu);
     HOT.vcpu(vcpu).pending.fetch_or(TIMER_BIT, Relaxed);
     flush_loaded(core, vcpu);
 }
@@ -68,15 +79,9 @@ pub fn timer_fired(core: &mut Core, vcpu: usize) {
 /// Moves pending interrupts into the list registers of the loaded vCPU.
 #[inline]
 pub fn flush_loaded(core: &mut Core, vcpu: usize) {
-    let mut left = take(vcpu);
-    while left != 0 {
-        let intid = left.trailing_zeros();
-        if gic::pend(core.current().lists(), intid, false).is_err() {
-            HOT.vcpu(vcpu).pending.fetch_or(left, SeqCst);
-            gic::set_underflow(true);
-            return;
-        }
-        left &= left - 1;
+    let lists = core.current().lists();
+    if !place(vcpu, |intid, physical| gic::pend(lists, intid, physical)) {
+        gic::set_underflow(true);
     }
 }
 
@@ -102,23 +107,38 @@ fn flush_some(core: &mut Core, vcpu: usize, fired: bool) -> Outcome {
         context.mask_timer();
         reclaim::show(vcpu, Shown::Runnable);
         shared::add(&shared::vcpu(vcpu).timer_irqs, 1);
+        stolen::publish(vcpu);
         HOT.vcpu(vcpu).pending.fetch_or(TIMER_BIT, Relaxed);
     }
+    let lists = context.lists();
+    let pend = |intid, physical| {
+        let pended = lists.pend(intid, gic::LINUX_PRIORITY, physical);
+        pended.map(|_| ())
+    };
+    if !place(vcpu, pend) {
+        context.set_underflow(true);
+    }
+    lend::seldom(Outcome::Switch)
+}
+
+/// Gives what is pending to `pend`, and says whether it had room for all.
+#[inline(always)]
+fn place(vcpu: usize, mut pend: impl FnMut(u32, bool) -> Result<(), Full>) -> bool {
     let mut left = take(vcpu);
     while left != 0 {
         let intid = left.trailing_zeros();
-        if context
-            .lists()
-            .pend(intid, gic::LINUX_PRIORITY, false)
-            .is_err()
-        {
+        let placed = if left == DEVICES_BIT {
+            crash::drain(&mut pend)
+        } else {
+            pend(intid, false).is_ok()
+        };
+        if !placed {
             HOT.vcpu(vcpu).pending.fetch_or(left, SeqCst);
-            context.set_underflow(true);
-            break;
+            return false;
         }
         left &= left - 1;
     }
-    lend::seldom(Outcome::Switch)
+    true
 }
 
 #[inline]
@@ -127,7 +147,7 @@ fn take(vcpu: usize) -> u32 {
     if vcpu.pending.load(SeqCst) == 0 {
         return 0;
     }
-    let enabled = vcpu.enabled.load(SeqCst);
+    let enabled = vcpu.enabled.load(SeqCst) | DEVICES_BIT;
     vcpu.pending.fetch_and(!enabled, SeqCst) & enabled
 }
 
@@ -135,5 +155,5 @@ fn take(vcpu: usize) -> u32 {
 #[inline]
 pub fn has_pending(vcpu: usize) -> bool {
     let vcpu = HOT.vcpu(vcpu);
-    vcpu.pending.load(SeqCst) & vcpu.enabled.load(SeqCst) != 0
+    vcpu.pending.load(SeqCst) & (vcpu.enabled.load(SeqCst) | DEVICES_BIT) != 0
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Takes a CPU offline and brings it back, many times, through sysfs, and
+//! Takes CPUs offline and brings them back, many times, through sysfs, and
 //! checks each time that Linux and the CPU agree about it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use taichi_guest::cpus::{self, Cpus};
 use taichi_guest::options::{self, Options};
 use taichi_guest::report::Hotplug;
@@ -14,11 +14,13 @@ use taichi_guest::spin::spin;
 use taichi_guest::time::{CoreTime, ticks};
 
 const HELP: &str = "\
-Takes a CPU offline and brings it back, many times.
+Takes a CPU, or one after the other, offline and brings it back, many times.
 
-Usage: hotplug --cpu N [--rounds N]
+Usage: hotplug (--cpu N | --random [--seed N]) [--rounds N]
 
 --cpu N         the CPU
+--random        any CPU but CPU 0; up to half of them are offline at a time
+--seed N        of the choices [default: 1]
 --rounds N      how often [default: 200]
 
 After each step the list of online CPUs must say so, a thread must (not) be
@@ -31,25 +33,43 @@ fn main() -> ExitCode {
 }
 
 fn run(mut options: Options) -> Result<()> {
-    let cpu: usize = options.required("--cpu")?;
+    let cpu: Option<usize> = options.optional("--cpu")?;
+    let random = options.flag("--random");
+    let seed: u64 = options.value("--seed", 1)?;
     let rounds: u64 = options.value("--rounds", 200)?;
     options.finish()?;
 
+    let time = CoreTime::clock();
+    let report = match cpu {
+        Some(cpu) if !random => one(cpu, rounds, time)?,
+        None if random => any(seed, rounds, time)?,
+        _ => bail!("either --cpu or --random; see --help"),
+    };
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// Where a CPU is switched.
+fn switch_of(cpu: usize) -> Result<PathBuf> {
     let switch = PathBuf::from(format!("/sys/devices/system/cpu/cpu{cpu}/online"));
     ensure!(
         switch.exists(),
         "CPU {cpu} is not there or can't go offline: no {}",
         switch.display()
     );
+    Ok(switch)
+}
+
+/// One CPU, again and again.
+fn one(cpu: usize, rounds: u64, time: CoreTime) -> Result<Hotplug> {
+    let switch = switch_of(cpu)?;
     let all = Cpus::online()?;
     ensure!(
         all.contains(cpu),
         "CPU {cpu} is offline now; online are {all}"
     );
-
-    let time = CoreTime::clock();
     let mut report = Hotplug {
-        cpu,
+        cpu: Some(cpu),
         ..Hotplug::default()
     };
     for round in 1..=rounds {
@@ -60,8 +80,46 @@ fn run(mut options: Options) -> Result<()> {
         report.worst_online_ns = report.worst_online_ns.max(ns);
         report.rounds = round;
     }
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    Ok(report)
+}
+
+/// Any CPUs but CPU 0. A round ends when a CPU is back.
+fn any(seed: u64, rounds: u64, time: CoreTime) -> Result<Hotplug> {
+    let all = Cpus::online()?;
+    let cpus: Vec<usize> = all.as_slice().iter().copied().filter(|&c| c != 0).collect();
+    ensure!(!cpus.is_empty(), "there is only CPU 0");
+    let switches = cpus.iter().map(|&c| switch_of(c));
+    let switches = switches.collect::<Result<Vec<_>>>()?;
+    let mut choose = fastrand::Rng::with_seed(seed);
+    let mut away = Vec::new();
+    let mut report = Hotplug::default();
+    while report.rounds < rounds || !away.is_empty() {
+        let over = report.rounds + away.len() as u64 >= rounds;
+        let back = over || away.len() > cpus.len() / 2 || !away.is_empty() && choose.bool();
+        let n = if back {
+            away.swap_remove(choose.usize(..away.len()))
+        } else {
+            choose.usize(..cpus.len())
+        };
+        let cpu = cpus[n];
+        let step = || format!("CPU {cpu} in round {}", report.rounds + 1);
+        if back {
+            let online_then: Cpus = all
+                .as_slice()
+                .iter()
+                .filter(|c| !away.iter().any(|&n| cpus[n] == **c))
+                .copied()
+                .collect();
+            let ns = online(cpu, &switches[n], &online_then, time).with_context(step)?;
+            report.worst_online_ns = report.worst_online_ns.max(ns);
+            report.rounds += 1;
+        } else if !away.contains(&n) {
+            let ns = offline(cpu, &switches[n], time).with_context(step)?;
+            report.worst_offline_ns = report.worst_offline_ns.max(ns);
+            away.push(n);
+        }
+    }
+    Ok(report)
 }
 
 /// With this thread on the CPU, so that Linux has to move it.

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Scenarios that tests run shortly and a stress run for long.
+
+pub mod power;
+pub mod time;
