@@ -89,7 +89,7 @@ impl Nanoseconds {
     /// The nanoseconds that `ticks` took.
     #[inline]
     pub fn of(self, ticks: u64) -> u64 {
-        (u128::from(ticks) * u128::from(self.factor) >> 32) as u64
+        ((u128::from(ticks) * u128::from(self.factor)) >> 32) as u64
     }
 }
 

@@ -76,6 +76,7 @@ fn all_edits(vcpus: &[Mpidr]) -> Edits<'_> {
         stride: Some(0x2_0000),
         firmware: 0x4800_0000..0x4840_0000,
         windows: Some(windows()),
+        no_counters: false,
     }
 }
 
@@ -216,6 +217,21 @@ fn a_board_under_u_boot() {
     let new = &after["/cpus/cpu@301:phandle"];
     assert_eq!(*new, after["/cpus/cpu-map/cluster2/core1:cpu"]);
     assert!(!before.values().any(|value| value == new));
+}
+
+#[test]
+fn counters_are_disabled_and_nothing_else() {
+    let edits = Edits {
+        no_counters: true,
+        ..Edits::default()
+    };
+    let before = flat(&edit(MODULES, &Edits::default()).unwrap());
+    let mut after = flat(&edit(MODULES, &edits).unwrap());
+    assert_eq!(
+        after.remove("/pmu:status").as_deref(),
+        Some(&b"disabled\0"[..])
+    );
+    assert_eq!(after, before);
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl Stepped {
             expected.pc += 4;
             expected.x[9] += 1;
         }
-        self.ptrace(libc::PTRACE_SINGLESTEP as u32, 0, std::ptr::null_mut())?;
+        self.ptrace(libc::PTRACE_SINGLESTEP, 0, std::ptr::null_mut())?;
         self.wait()?;
         let got = self.registers;
         ensure!(
@@ -207,11 +207,11 @@ impl Stepped {
         ensure!(pid == self.child, "waitpid: {}", Error::last_os_error());
         let trapped = libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP;
         ensure!(trapped, "the stepped child: status {status:#x}");
-        self.set(libc::PTRACE_GETREGSET as u32)
+        self.set(libc::PTRACE_GETREGSET)
     }
 
     fn write(&mut self) -> Result<()> {
-        self.set(libc::PTRACE_SETREGSET as u32)
+        self.set(libc::PTRACE_SETREGSET)
     }
 
     fn set(&mut self, request: u32) -> Result<()> {

@@ -60,8 +60,8 @@ fn armed(_: u64) {
     set!("dbgbcr0_el1", BREAK_CONTROL);
     set!("mdscr_el1", ARMED);
     for round in 0..ROUNDS {
-        for n in 0..cpu::all().len() {
-            let class = stops(me, || sys::write64(WORDS[n].as_ptr() as u64, round));
+        for (n, word) in WORDS.iter().enumerate().take(cpu::all().len()) {
+            let class = stops(me, || sys::write64(word.as_ptr() as u64, round));
             expect(me, n, class, WATCHPOINT, "store");
             let class = stops(me, || call(place(n)));
             expect(me, n, class, BREAKPOINT, "call");
