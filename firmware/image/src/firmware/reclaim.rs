@@ -36,6 +36,7 @@ fn reclaim(core: &mut Core, reason: Reason, now: u64) -> Outcome {
 }
 
 /// The same, for a core that may have been taken by force.
+#[inline(never)]
 fn take_back(core: &mut Core, reason: Reason, now: u64) -> Outcome {
     count_if_taken(core, now);
     reclaim(core, reason, now)
@@ -93,15 +94,10 @@ pub fn give_back(core: &mut Core, mail: Mail) -> Outcome {
 /// the core back, unless it was taken by force from code that couldn't take
 /// the interrupt anyway.
 pub fn interrupt_while_lent(core: &mut Core) -> Outcome {
-    if !native_takes_interrupts(core) {
+    if core.lend.why == Why::Forced && !core.native().interrupts_enabled() {
         return Outcome::Resume;
     }
     take_back(core, Reason::Interrupt, timer::now())
-}
-
-#[inline]
-fn native_takes_interrupts(core: &mut Core) -> bool {
-    core.lend.why != Why::Forced || core.native().interrupts_enabled()
 }
 
 /// The hypervisor timer fired, or the scheduler has something for this core.
@@ -115,10 +111,20 @@ pub fn tick(core: &mut Core) -> Outcome {
     if native_timer > now {
         return ask_scheduler(core, now, native_timer);
     }
-    if native_takes_interrupts(core) {
-        return take_back(core, Reason::Interrupt, now);
+    if core.lend.why == Why::Forced {
+        return native_timer_while_taken(core, now);
     }
-    ask_scheduler(core, now, u64::MAX)
+    reclaim(core, Reason::Interrupt, now)
+}
+
+/// The native context's timer fired on a core that was taken by force.
+#[inline(never)]
+fn native_timer_while_taken(core: &mut Core, now: u64) -> Outcome {
+    if core.native().interrupts_enabled() {
+        take_back(core, Reason::Interrupt, now)
+    } else {
+        ask_scheduler(core, now, u64::MAX)
+    }
 }
 
 #[inline(never)]
