@@ -6,6 +6,7 @@
 //! every exception.
 
 use crate::gic::ListRegisters;
+use crate::memory;
 use crate::sve::Place;
 use crate::sysreg::hcr;
 use crate::{features, float};
@@ -247,11 +248,17 @@ pub(crate) fn end_step() {
     unsafe { write_sysreg!("spsr_el2", pstate) };
 }
 
-/// Steps back to the instruction that trapped and was stepped over.
-pub fn repeat_instruction() {
-    let pc = read_sysreg!("elr_el2").wrapping_sub(4);
-    // SAFETY: as above.
-    unsafe { write_sysreg!("elr_el2", pc) };
+/// Makes the loaded context execute nothing any more: with its MMU off it is in
+/// memory that is ours, so that whenever it is entered, the fetch faults. With
+/// the MMU off, because its page tables may be another kernel's than those of
+/// the contexts that share its VMID (rule R4 of docs/tlb-and-vmid.md).
+pub fn stop_executing() {
+    // SAFETY: as above; stage 2 keeps EL1 out of there.
+    unsafe {
+        write_sysreg!("elr_el2", memory::reserved().start);
+        write_sysreg!("spsr_el2", PSTATE_ENTRY);
+        write_sysreg!("sctlr_el1", SCTLR_RESET);
+    }
 }
 
 /// While this lives, physical interrupts are EL2's, so that they end a wait

@@ -51,3 +51,26 @@ fn a_crash_kernel_runs_on_a_vcpu_6_1() {
 fn a_crash_kernel_runs_on_a_vcpu_6_12() {
     power::crash(&machine(Kernel::Debian612), &Kernel::Debian612, 5).unwrap();
 }
+
+/// Any CPU but the boot CPU, which refuses, cores included, under a storm; the
+/// long form has 1,000 rounds.
+fn hotplug(kernel: Kernel) {
+    let (report, outcome) = power::hotplug(&machine(kernel), 100, 1).unwrap();
+    assert_eq!(report.rounds, 100);
+    let sick = ["BUG", "Oops", "Unexpected", "rcu: INFO"];
+    let said = outcome
+        .console
+        .lines()
+        .find(|l| sick.iter().any(|s| l.contains(s)));
+    assert_eq!(said, None, "{}", outcome.tail());
+}
+
+#[test]
+fn cpus_come_and_go_in_a_storm_6_1() {
+    hotplug(Kernel::Debian61);
+}
+
+#[test]
+fn cpus_come_and_go_in_a_storm_6_12() {
+    hotplug(Kernel::Debian612);
+}

@@ -55,17 +55,17 @@ fn without_firmware() {
 
 #[test]
 fn two_cores_and_a_vcpu() {
-    probe(measured(2, 1, "1", false), 31);
+    probe(measured(2, 1, "1", false), 34);
 }
 
 #[test]
 fn three_cores_and_two_vcpus_that_spin_at_el2() {
-    probe(measured(3, 2, "2", true), 33);
+    probe(measured(3, 2, "2", true), 36);
 }
 
 #[test]
 fn four_cores_and_three_vcpus() {
-    probe(measured(4, 3, "2-3", false), 33);
+    probe(measured(4, 3, "2-3", false), 36);
 }
 
 /// Cores that really run at once. The ping-pong is left out: on few host CPUs
@@ -80,5 +80,5 @@ fn cores_that_run_at_once() {
         append: format!("probe={tests}"),
         ..Machine::default()
     };
-    probe(machine, 30);
+    probe(machine, 33);
 }

@@ -5,7 +5,7 @@
 //! stays, lends itself for good, and passes device interrupts on.
 
 use super::machine::{Machine, machine};
-use super::{lend, vcpu};
+use super::{lend, power, vcpu};
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutex;
@@ -35,14 +35,19 @@ impl Crash {
     }
 }
 
-/// The boot core called CPU_OFF: it sleeps, and calls again when it wakes.
+/// The boot core called CPU_OFF.
 pub fn park(m: &Machine, core: &mut Core) -> Outcome {
-    context::repeat_instruction();
-    if !m.crash.parked.swap(true, Relaxed) {
-        super::power::return_interrupts(m, core);
-        gic::discard(core.current().lists());
-    }
+    context::stop_executing();
+    power::return_interrupts(m, core);
+    gic::discard(core.current().lists());
+    m.crash.parked.store(true, Relaxed);
     lend::sleep(core)
+}
+
+/// Whether the context that is loaded executes nothing: it sleeps again
+/// ([`lend::sleep`]) as often as it is entered and faults.
+pub fn is_parked(core: &Core) -> bool {
+    !core.is_lent() && inherits(core)
 }
 
 /// A vCPU routes a device interrupt.

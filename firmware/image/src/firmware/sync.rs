@@ -3,7 +3,7 @@
 //! and decoded just as far as they need.
 
 use super::hot::HOT;
-use super::{lend, pages, power, reclaim, sgi};
+use super::{crash, lend, pages, power, reclaim, sgi};
 use core::sync::atomic::Ordering::Relaxed;
 use taichi_abi::doorbell;
 use taichi_abi::smccc;
@@ -89,6 +89,7 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
             hypercall(core);
             Outcome::Resume
         }
+        Trap::InstAbort { .. } if crash::is_parked(core) => lend::sleep(core),
         Trap::InstAbort { .. } | Trap::Other(_) => {
             refuse(core, esr);
             context::inject_undefined();

@@ -6,6 +6,16 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 /// PSCI_VERSION.
 pub const VERSION: u64 = 0x8400_0000;
+/// CPU_SUSPEND, 64 bit.
+pub const CPU_SUSPEND: u64 = 0xc400_0001;
+/// PSCI_FEATURES.
+pub const FEATURES: u64 = 0x8400_000a;
+/// SMCCC_VERSION.
+pub const SMCCC_VERSION: u64 = 0x8000_0000;
+/// PV_TIME_FEATURES.
+pub const PV_TIME_FEATURES: u64 = 0xc500_0020;
+/// PV_TIME_ST.
+pub const PV_TIME_ST: u64 = 0xc500_0021;
 /// CPU_OFF.
 pub const CPU_OFF: u64 = 0x8400_0002;
 /// CPU_ON, 64 bit.
@@ -15,6 +25,8 @@ pub const AFFINITY_INFO: u64 = 0xc400_0004;
 /// SYSTEM_OFF.
 pub const SYSTEM_OFF: u64 = 0x8400_0008;
 
+/// NOT_SUPPORTED.
+pub const NOT_SUPPORTED: i64 = -1;
 /// INVALID_PARAMETERS.
 pub const INVALID: i64 = -2;
 /// ALREADY_ON.

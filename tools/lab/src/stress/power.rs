@@ -149,8 +149,8 @@ fn second_kernel(outcome: &Outcome, online: &str) -> Result<String> {
 /// If Linux and a CPU disagree, or the kernel is not well afterwards.
 pub fn hotplug(machine: &Machine, rounds: u32, seed: u64) -> Result<(Hotplug, Outcome)> {
     let script = format!(
-        "test ! -e /sys/devices/system/cpu/cpu0/online || echo 0 \
-         >/sys/devices/system/cpu/cpu0/online && exit 3; \
+        "! {{ test -e /sys/devices/system/cpu/cpu0/online && echo 0 \
+         >/sys/devices/system/cpu/cpu0/online; }} || exit 3; \
          storm --seconds 100000 --programs 16 >/dev/null & \
          exec hotplug --random --seed {seed} --rounds {rounds}"
     );

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! CPUs that go and come.
+//! CPUs that go and come, and sleep.
+
+use core::sync::atomic::AtomicI64;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::guest::cpu::{self, Cpu};
 use crate::guest::psci;
 use crate::guest::report::check;
-use crate::guest::tests::await_or_fail;
+use crate::guest::sys;
+use crate::guest::tests::{await_or_fail, timer};
 
 /// AFFINITY_INFO: on and off.
 const ON: i64 = 0;
@@ -79,6 +83,89 @@ pub fn errors() {
         check!(
             info == psci::INVALID,
             "AFFINITY_INFO of MPIDR {nobody:#x} gave {info}"
+        );
+    }
+}
+
+/// What PSCI and SMCCC say that they are, and that they are it.
+pub fn offer() {
+    let version = psci::call([psci::VERSION, 0, 0, 0]);
+    check!(
+        (0x1_0001..=0x1_0003).contains(&version),
+        "PSCI_VERSION {version:#x}"
+    );
+    let smccc = psci::call([psci::SMCCC_VERSION, 0, 0, 0]);
+    check!(smccc >= 0x1_0001, "SMCCC_VERSION {smccc:#x}");
+    for there in [psci::CPU_SUSPEND, psci::CPU_ON, psci::SMCCC_VERSION] {
+        let code = psci::call([psci::FEATURES, there, 0, 0]);
+        check!(code >= 0, "PSCI_FEATURES of {there:#x} gave {code}");
+    }
+    // SYSTEM_SUSPEND, and the number after the last.
+    for absent in [0xc400_000e, 0x8400_001f] {
+        for call in [[psci::FEATURES, absent, 0, 0], [absent, 0, 0, 0]] {
+            let code = psci::call(call);
+            check!(code == psci::NOT_SUPPORTED, "{call:x?} gave {code}");
+        }
+    }
+}
+
+/// A sleep that ends at once would be called hundreds of times a round.
+const CALLS: u32 = 50;
+/// Power states: standby, and power-down.
+const STATES: [u64; 2] = [0, 1 << 16];
+
+/// On each CPU in turn: CPU_SUSPEND until the timer, both ways.
+pub fn suspend() {
+    for state in STATES {
+        suspend_rounds(state);
+        for cpu in cpu::all().iter().skip(1) {
+            cpu.run(suspend_rounds, state);
+        }
+    }
+}
+
+fn suspend_rounds(state: u64) {
+    let me = cpu::this();
+    for round in 0..20 {
+        let before = me.timers.load(Relaxed);
+        timer::arm(sys::now() + sys::micros(200));
+        let mut calls = 0;
+        while me.timers.load(Relaxed) == before {
+            sys::mask();
+            let entry = crate::guest::boot::entry();
+            let code = psci::call([psci::CPU_SUSPEND, state, entry, 0]);
+            sys::unmask();
+            calls += 1;
+            check!(code == 0, "CPU {}: CPU_SUSPEND gave {code}", me.index);
+        }
+        check!(
+            calls <= CALLS,
+            "CPU {}, round {round}: {calls} calls of CPU_SUSPEND until the timer",
+            me.index
+        );
+    }
+}
+
+/// What the last CPU's PV_TIME_ST returned.
+static ADDRESS: AtomicI64 = AtomicI64::new(0);
+
+/// Each CPU has its own stolen-time structure.
+pub fn stolen_time() {
+    let features = psci::call([psci::PV_TIME_FEATURES, psci::PV_TIME_ST, 0, 0]);
+    check!(features == 0, "PV_TIME_FEATURES gave {features}");
+    for cpu in cpu::all() {
+        let last = ADDRESS.load(Relaxed);
+        let ask = |_| ADDRESS.store(psci::call([psci::PV_TIME_ST, 0, 0, 0]), Relaxed);
+        if cpu.index == cpu::this().index {
+            ask(0);
+        } else {
+            cpu.run(ask, 0);
+        }
+        let address = ADDRESS.load(Relaxed);
+        check!(
+            address > last && address % 64 == 0,
+            "CPU {}: PV_TIME_ST gave {address:#x}, the one before {last:#x}",
+            cpu.index
         );
     }
 }

@@ -9,7 +9,7 @@ use crate::guest::report::check;
 use crate::guest::sys::{self, set};
 use crate::guest::tests::await_or_fail;
 
-fn arm(deadline: u64) {
+pub fn arm(deadline: u64) {
     set!("cntv_cval_el0", deadline);
     set!("cntv_ctl_el0", 1);
 }
