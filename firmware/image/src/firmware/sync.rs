@@ -88,7 +88,12 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
             hypercall(core);
             Outcome::Resume
         }
-        Trap::InstAbort { .. } | Trap::Other(_) => {
+        Trap::InstAbort { .. } => {
+            refuse(core, esr);
+            context::inject_fetch_abort();
+            Outcome::Resume
+        }
+        Trap::Other(_) => {
             refuse(core, esr);
             context::inject_undefined();
             Outcome::Resume
@@ -127,7 +132,8 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
     let value = core.current().get_x(rt);
     let read = match (op, write) {
         (trap::ICC_CTLR_EL1, true) => {
-            gic::write_control(value);
+            // EL2 ends its own interrupts as EOImode 0 wants it.
+            gic::write_control(value & !gic::EOI_MODE);
             0
         }
         (trap::ICC_CTLR_EL1, false) => gic::read_control(),
@@ -144,11 +150,15 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
         // Group 0 and Secure SGIs are not Linux's to send.
         (trap::ICC_SGI0R_EL1 | trap::ICC_ASGI1R_EL1, true) => 0,
         (CNTP_TVAL_EL0 | CNTP_CTL_EL0 | CNTP_CVAL_EL0, _) => 0,
-        _ => {
-            refuse(core, esr);
-            context::inject_undefined();
-            return Outcome::Resume;
-        }
+        // Nor are Group 0 interrupts its own to take: they would be FIQs at EL2.
+        _ => match trap::group_0(op) {
+            Some(value) => value,
+            None => {
+                refuse(core, esr);
+                context::inject_undefined();
+                return Outcome::Resume;
+            }
+        },
     };
     context::skip_instruction();
     if write {
