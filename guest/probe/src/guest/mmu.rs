@@ -71,8 +71,13 @@ impl Tables {
             // At EL0 too, writable; not global; and executed there alone.
             block => block & !(1 << 54) | 1 << 6 | 1 << 11 | 1 << 53,
         };
-        for (from, to) in [(&self.low, &mut self.user_low), (&self.high, &mut self.user_high)] {
-            to.0.iter_mut().zip(&from.0).for_each(|(to, from)| *to = user(from));
+        for (from, to) in [
+            (&self.low, &mut self.user_low),
+            (&self.high, &mut self.user_high),
+        ] {
+            to.0.iter_mut()
+                .zip(&from.0)
+                .for_each(|(to, from)| *to = user(from));
         }
         self.root.0[(USER >> 39) as usize] = &raw const self.user_low as u64 | 3;
         self.root.0[(USER_HIGH >> 39) as usize] = &raw const self.user_high as u64 | 3;

@@ -14,9 +14,9 @@ use crate::guest::console::say;
 use crate::guest::cpu::{self, Cpu};
 use crate::guest::frame::Pattern;
 use crate::guest::report::{check, failing};
+use crate::guest::sys::set;
 use crate::guest::tests::exits;
 use crate::guest::{gic, mmu, sys};
-use crate::guest::sys::set;
 
 /// How often each test strikes, on all CPUs together.
 pub static TIMES: AtomicU64 = AtomicU64::new(1_000_000);
@@ -134,7 +134,10 @@ fn job(strike: u64) {
     set!("sctlr_el1", mmu::SCTLR | 1 << 14 | 1 << 15 | 1 << 26);
     let mut random = Pattern(SEED.load(Relaxed) << 32 | me.index as u64);
     let mut done = 0u64;
-    while LEFT.try_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok() {
+    while LEFT
+        .try_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+        .is_ok()
+    {
         strike(me, &mut random);
         done += 1;
         if done.is_multiple_of(CHECK) && !failing() {
@@ -253,4 +256,3 @@ fn argument(random: &mut Pattern) -> u64 {
         _ => r,
     }
 }
-
