@@ -107,7 +107,7 @@ impl Controls {
     /// The native context of a DP core: interrupts go straight to EL1.
     pub const DP: Self = Self {
         hcr: Self::COMMON,
-        ich_hcr: crate::sysreg::ich_hcr::TC,
+        ich_hcr: crate::sysreg::ich_hcr::TC | crate::sysreg::ich_hcr::TALL0,
         cnthctl: Self::CNTHCTL_ALL,
         cptr: 0,
     };
@@ -288,16 +288,39 @@ pub fn was_el0() -> bool {
     read_sysreg!("spsr_el2") & 0b1111 == 0
 }
 
-/// Gives the loaded context a synchronous external abort, as a bus error would
-/// (Arm ARM D1.3, AArch64.TakeException).
+/// Gives the loaded context a synchronous external abort of its load or store,
+/// as a bus error would (Arm ARM D1.3, AArch64.TakeException).
 pub fn inject_abort() {
+    const DATA: u64 = 0x24;
+    inject_external(DATA);
+}
+
+/// The same, of its instruction fetch.
+pub fn inject_fetch_abort() {
+    const FETCH: u64 = 0x20;
+    inject_external(FETCH);
+}
+
+/// `class`: ESR_EL1.EC for EL0; that for EL1 is one more.
+fn inject_external(class: u64) {
+    let class = class + u64::from(!was_el0());
+    // SAFETY: EL1's own fault address.
+    unsafe { write_sysreg!("far_el1", read_sysreg!("far_el2")) };
+    inject(class << 26 | 1 << 25 | 0x10);
+}
+
+/// Gives the loaded context an undefined instruction exception.
+pub fn inject_undefined() {
+    inject(1 << 25);
+}
+
+/// Enters EL1's vector for a synchronous exception with this syndrome.
+fn inject(esr: u64) {
     let pstate = read_sysreg!("spsr_el2");
     let vbar = read_sysreg!("vbar_el1");
-    let class = if was_el0() { 0x24u64 } else { 0x25 };
     // SAFETY: writes EL1's exception state, as the architecture would.
     unsafe {
-        write_sysreg!("far_el1", read_sysreg!("far_el2"));
-        write_sysreg!("esr_el1", class << 26 | 1 << 25 | 0x10);
+        write_sysreg!("esr_el1", esr);
         write_sysreg!("elr_el1", read_sysreg!("elr_el2"));
         write_sysreg!("spsr_el1", pstate);
         write_sysreg!("elr_el2", vbar.wrapping_add(vector(pstate)));
@@ -312,20 +335,6 @@ fn vector(pstate: u64) -> u64 {
         0b0_0100 => 0x000, // EL1 with SP_EL0
         0b0_0101 => 0x200, // EL1 with SP_EL1
         _ => 0x600,        // AArch32, which only EL0 can be in
-    }
-}
-
-/// Gives the loaded context an undefined instruction exception.
-pub fn inject_undefined() {
-    let pstate = read_sysreg!("spsr_el2");
-    let vbar = read_sysreg!("vbar_el1");
-    // SAFETY: as above.
-    unsafe {
-        write_sysreg!("esr_el1", 1u64 << 25);
-        write_sysreg!("elr_el1", read_sysreg!("elr_el2"));
-        write_sysreg!("spsr_el1", pstate);
-        write_sysreg!("elr_el2", vbar.wrapping_add(vector(pstate)));
-        write_sysreg!("spsr_el2", PSTATE_ENTRY);
     }
 }
 

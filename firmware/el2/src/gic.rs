@@ -23,6 +23,8 @@ pub const FIRST_LPI: u32 = 8192;
 pub const PRIORITY: u8 = 0x80;
 /// Priority of Linux's interrupts, and so of those that EL2 injects.
 pub const LINUX_PRIORITY: u8 = 0xa0;
+/// ICC_CTLR_EL1.EOImode: priority drop and deactivation apart.
+pub const EOI_MODE: u64 = 1 << 1;
 /// Every interrupt passes.
 const PMR_OPEN: u64 = 0xff;
 /// Just EL2's own pass.
@@ -107,8 +109,7 @@ pub fn init_cp() {
     unsafe {
         write_sysreg!("icc_pmr_el1", PMR_OPEN);
         write_sysreg!("icc_bpr1_el1", 0u64);
-        // EOImode 1: priority drop and deactivation apart.
-        write_sysreg!("icc_ctlr_el1", 0b10u64);
+        write_sysreg!("icc_ctlr_el1", EOI_MODE);
         write_sysreg!("icc_igrpen1_el1", 1u64);
     }
     isb();
@@ -126,6 +127,8 @@ pub fn init_common() {
         // core's own Linux has.
         write_sysreg!("icc_sre_el1", 0x7u64);
         isb();
+        // Group 0 is the firmware's below: no FIQ from it.
+        write_sysreg!("icc_igrpen0_el1", 0u64);
         write_sysreg!("ich_hcr_el2", 0u64);
         write_sysreg!("ich_ap1r0_el2", 0u64);
         write_sysreg!("ich_ap0r0_el2", 0u64);
@@ -187,6 +190,12 @@ pub fn set_underflow(on: bool) {
     // SAFETY: changes which interrupts EL2 gets.
     unsafe { write_sysreg!("ich_hcr_el2", hcr) };
     isb();
+}
+
+/// Whether the maintenance interrupt has a cause (ICH_MISR_EL2).
+#[inline]
+pub fn is_maintenance_due() -> bool {
+    read_sysreg!("ich_misr_el2") != 0
 }
 
 /// Makes virtual interrupt `intid` pending in the loaded context.

@@ -113,4 +113,6 @@ pub mod ich_hcr {
     /// Traps the registers that Group 0 and Group 1 share, SGI sends among
     /// them.
     pub const TC: u64 = 1 << 10;
+    /// Traps the registers of Group 0.
+    pub const TALL0: u64 = 1 << 11;
 }

@@ -5,7 +5,8 @@
 //!
 //! - [`boot`]: from the loader to Linux; what can go wrong on the way
 //! - [`machine`]: the shared state; [`hot`]: of it, what the shortest paths need
-//! - [`sync`]: traps; [`interrupts`]: physical interrupts
+//! - [`sync`]: traps; [`interrupts`]: physical interrupts; [`stray`]: those that
+//!   can't be
 //! - [`lend`], [`reclaim`]: cores change hands
 //! - [`sgi`]: interrupts between CPUs; [`vcpu`], [`native`]: interrupts for
 //!   vCPUs and for native contexts
@@ -33,6 +34,7 @@ mod firmware {
     pub mod reclaim;
     pub mod sgi;
     pub mod stolen;
+    pub mod stray;
     pub mod sync;
     pub mod vcpu;
 

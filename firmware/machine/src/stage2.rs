@@ -29,7 +29,7 @@ pub trait Tables {
 pub enum Access {
     /// Nothing: every access faults to EL2.
     None,
-    /// Load; a store faults to EL2.
+    /// Load; a store or a fetch faults to EL2.
     ReadOnly,
     /// Load, store and execute.
     ReadWrite,
@@ -158,7 +158,7 @@ pub fn stage2(
     let concatenated = 1 << bits.saturating_sub(shift(level) + 9);
     let plan = Plan::new(bits, regions, Access::ReadWrite, |access| match access {
         Access::None => 0,
-        Access::ReadOnly => S2_NORMAL | 1 << 6,
+        Access::ReadOnly => S2_NORMAL | 1 << 6 | XN,
         Access::ReadWrite => S2_NORMAL | 3 << 6,
     })?;
     let root = tables

@@ -234,6 +234,28 @@ pub const fn is_performance_counter(op: u32) -> bool {
     }
 }
 
+/// The Group 0 interrupt that would be acknowledged next; and its acknowledgement.
+const ICC_HPPIR0_EL1: u32 = sysreg(3, 0, 12, 8, 2);
+const ICC_IAR0_EL1: u32 = sysreg(3, 0, 12, 8, 0);
+/// Lets Group 0 interrupts through.
+const ICC_IGRPEN0_EL1: u32 = sysreg(3, 0, 12, 12, 6);
+/// The encoding but for op2: ICC_{IAR0,EOIR0,HPPIR0,BPR0,AP0R<n>}_EL1 differ in
+/// that alone.
+const ICC_GROUP_0: u32 = sysreg(3, 0, 12, 8, 0);
+const OP2: u32 = 7 << 17;
+
+/// A load from a register of the physical CPU interface that is for Group 0
+/// alone, as if no such interrupt could come: "spurious" or 0. `None` for all
+/// other registers. Stores do nothing.
+pub const fn group_0(op: u32) -> Option<u64> {
+    match op {
+        ICC_IAR0_EL1 | ICC_HPPIR0_EL1 => Some(1023),
+        ICC_IGRPEN0_EL1 => Some(0),
+        _ if op & !OP2 == ICC_GROUP_0 => Some(0),
+        _ => None,
+    }
+}
+
 /// Whom an SGI is for: a store to ICC_SGI1R_EL1 (GIC 12.2.20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SgiTargets {
@@ -310,6 +332,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;
+
+    #[test]
+    fn group_0_is_nine_registers() {
+        let found = (0..8).flat_map(|crm| (0..8).map(move |op2| (8 + crm, op2)));
+        let found: Vec<_> = found
+            .filter(|&(crm, op2)| group_0(sysreg(3, 0, 12, crm, op2)).is_some())
+            .collect();
+        let all: Vec<_> = (0..8).map(|op2| (8, op2)).chain([(12, 6)]).collect();
+        assert_eq!(found, all);
+        assert_eq!(group_0(ICC_PMR_EL1), None);
+    }
 
     /// Values that QEMU's cortex-a76 really put into ESR_EL2, or that the
     /// Arm ARM's tables give.

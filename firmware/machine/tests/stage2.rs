@@ -135,7 +135,7 @@ fn check_stage2(parange: u64, regions: &[(Range<u64>, Access)]) -> Memory {
         let leaf = walk(&memory, tables.root, level, bits, input);
         let expect = match model(regions, input) {
             Some(Access::None) => None,
-            Some(Access::ReadOnly) => Some(0x77c),
+            Some(Access::ReadOnly) => Some(0x40_0000_0000_077c),
             None | Some(Access::ReadWrite) => Some(0x7fc),
         };
         assert_eq!(

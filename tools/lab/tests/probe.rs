@@ -82,3 +82,19 @@ fn cores_that_run_at_once() {
     };
     probe(machine, 33);
 }
+
+/// A million of each: random calls, and random accesses to all that is emulated
+/// or forbidden, by all CPUs at once; then the tests as above.
+#[test]
+fn after_a_million_random_calls_and_accesses_of_each_kind() {
+    let tests =
+        "chaos,exits,protect,vcpu,irouter,sgi-e,sgi-o,sgi-1,sgi-a,timer,switch,probe,power,storm";
+    let machine = Machine {
+        cores: 3,
+        vcpus: 2,
+        dp: "2".parse().unwrap(),
+        append: format!("probe={tests}"),
+        ..Machine::default()
+    };
+    probe(machine, 37);
+}

@@ -3,6 +3,7 @@
 //! while a core is lent.
 
 use super::hot::HOT;
+use super::stray::{calm, stray};
 use super::{crash, native, reclaim, vcpu};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
@@ -88,19 +89,15 @@ fn kicked(core: &mut Core) -> Outcome {
 /// The loaded context's timer: masked until Linux programs it anew.
 #[inline(never)]
 fn virtual_timer(core: &mut Core) -> Outcome {
-    // The level of another context's timer, before a switch, may be late to go.
     if timer::loaded_deadline().is_none_or(|t| t > timer::now()) {
-        return Outcome::Resume;
+        return stray(core, gic::VIRTUAL_TIMER);
     }
     match core.vcpu() {
         Some(vcpu) => vcpu::timer_fired(core, vcpu),
         // Without a free list register interrupts of Linux's priority are
         // masked: the timer asks again when one is free.
-        None => {
-            if native::pend(core, gic::VIRTUAL_TIMER, false).is_ok() {
-                timer::mask_loaded();
-            }
-        }
+        None if native::pend(core, gic::VIRTUAL_TIMER, false).is_ok() => timer::mask_loaded(),
+        None => calm(core, gic::VIRTUAL_TIMER),
     }
     Outcome::Resume
 }
@@ -108,6 +105,9 @@ fn virtual_timer(core: &mut Core) -> Outcome {
 /// List registers are free again.
 #[inline(never)]
 fn maintenance(core: &mut Core) -> Outcome {
+    if !gic::is_maintenance_due() {
+        return stray(core, gic::MAINTENANCE);
+    }
     gic::set_underflow(false);
     core.current().set_underflow(false);
     match core.vcpu() {
@@ -133,7 +133,8 @@ fn native_interrupt(core: &mut Core, intid: u32) -> Outcome {
         return Outcome::Resume;
     }
     if native::pend(core, intid, physical).is_err() {
-        fault::die("no list register for an interrupt that was acknowledged");
+        calm(core, intid);
+        return Outcome::Resume;
     }
     if core.is_lent() {
         reclaim::interrupt_while_lent(core)

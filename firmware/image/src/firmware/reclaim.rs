@@ -6,6 +6,7 @@ use super::hot::HOT;
 use super::lend::{choose, illegal, legal, lend_for, rearm};
 use super::machine::{finish, kick_all};
 use super::native::native_sgi;
+use super::stray::stray;
 use super::{stolen, vcpu};
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutexGuard;
@@ -143,6 +144,7 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
     timer::set_deadline_now(deadline.min(native_timer));
     kick_all(kicks);
     match tick {
+        Tick::Continue if gic::highest_pending() == gic::HYP_TIMER => stray(core, gic::HYP_TIMER),
         Tick::Continue => Outcome::Resume,
         Tick::Rotate { from, to } => {
             end_stay(core, from, Event::Rotate, Reason::Slice, now);

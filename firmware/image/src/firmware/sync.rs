@@ -90,7 +90,12 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
             Outcome::Resume
         }
         Trap::InstAbort { .. } if crash::is_parked(core) => lend::sleep(core),
-        Trap::InstAbort { .. } | Trap::Other(_) => {
+        Trap::InstAbort { .. } => {
+            refuse(core, esr);
+            context::inject_fetch_abort();
+            Outcome::Resume
+        }
+        Trap::Other(_) => {
             refuse(core, esr);
             context::inject_undefined();
             Outcome::Resume
@@ -130,7 +135,8 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
     let value = core.current().get_x(rt);
     let read = match (op, write) {
         (trap::ICC_CTLR_EL1, true) => {
-            gic::write_control(value);
+            // EL2 ends its own interrupts as EOImode 0 wants it.
+            gic::write_control(value & !gic::EOI_MODE);
             0
         }
         (trap::ICC_CTLR_EL1, false) => gic::read_control(),
@@ -151,6 +157,8 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
             visible(register, features::id_register(register))
         }
         _ if trap::is_performance_counter(op) => 0,
+        // Nor are Group 0 interrupts its own to take: they would be FIQs at EL2.
+        _ if let Some(read) = trap::group_0(op) => read,
         _ => match debug_register(core, op, value, write) {
             Some(read) => read,
             None => {

@@ -70,6 +70,8 @@ pub struct Cpu {
     pub caught: AtomicU64,
     /// The address of the abort.
     pub caught_far: AtomicU64,
+    /// Registers of whoever entered EL0.
+    pub el0: [AtomicU64; 12],
 }
 
 // SAFETY: the stack and the tables are used by their own CPU only, the plain
@@ -102,6 +104,7 @@ const NEW: Cpu = Cpu {
     hook: AtomicU64::new(0),
     caught: AtomicU64::new(0),
     caught_far: AtomicU64::new(0),
+    el0: [const { AtomicU64::new(0) }; 12],
 };
 
 struct Array(UnsafeCell<[Cpu; MAX_CPUS]>);
@@ -237,6 +240,15 @@ impl Cpu {
         if !sys::wait_for(PATIENCE, || !self.busy()) {
             panic!("CPU {} never finished its job; {}", self.index, Whereabouts);
         }
+    }
+
+    /// Waits, for as long as it takes, until the job is done.
+    pub fn join_slowly(&self) {
+        while !self.busy_for(PATIENCE) {}
+    }
+
+    fn busy_for(&self, us: u64) -> bool {
+        sys::wait_for(us, || !self.busy())
     }
 
     /// Posts and joins.

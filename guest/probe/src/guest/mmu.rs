@@ -15,13 +15,29 @@ const GIB: u64 = 1 << 30;
 #[repr(C, align(4096))]
 pub struct Table([u64; 512]);
 
+/// Where EL0 sees the first 512 GiB, and those that the windows are in.
+pub const USER: u64 = 64 << 39;
+const USER_HIGH: u64 = 65 << 39;
+
 /// A CPU's tables: level 0, the level 1 of the first 512 GiB, and that of the
-/// firmware's windows if they lie above.
+/// firmware's windows if they lie above; and the same for EL0, elsewhere, for
+/// what EL0 may write EL1 doesn't execute.
 #[repr(C)]
 pub struct Tables {
     root: Table,
     low: Table,
     high: Table,
+    user_low: Table,
+    user_high: Table,
+}
+
+/// Where EL0 sees an address.
+pub fn user(address: u64) -> u64 {
+    let half = (1 << 39) - 1;
+    match address > half {
+        true => USER_HIGH | address & half,
+        false => USER | address,
+    }
 }
 
 impl Tables {
@@ -31,6 +47,8 @@ impl Tables {
             root: Table([0; 512]),
             low: Table([0; 512]),
             high: Table([0; 512]),
+            user_low: Table([0; 512]),
+            user_high: Table([0; 512]),
         }
     }
 
@@ -48,6 +66,21 @@ impl Tables {
             }
             self.root.0[slot] = &raw const self.high as u64 | 3;
         }
+        let user = |block: &u64| match *block {
+            0 => 0,
+            // At EL0 too, writable; not global; and executed there alone.
+            block => block & !(1 << 54) | 1 << 6 | 1 << 11 | 1 << 53,
+        };
+        for (from, to) in [
+            (&self.low, &mut self.user_low),
+            (&self.high, &mut self.user_high),
+        ] {
+            to.0.iter_mut()
+                .zip(&from.0)
+                .for_each(|(to, from)| *to = user(from));
+        }
+        self.root.0[(USER >> 39) as usize] = &raw const self.user_low as u64 | 3;
+        self.root.0[(USER_HIGH >> 39) as usize] = &raw const self.user_high as u64 | 3;
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest.
 
+mod attack;
 mod bench;
 mod boot;
 mod console;

@@ -61,6 +61,11 @@ vector_sync:
     mov     x0, sp
     bl      handle_sync
     restore_all
+// From EL0: leave it, with the syndrome. SP_EL1 is as `into_el0` left it.
+vector_el0:
+    bl      handle_el0
+    mrs     x1, esr_el1
+    b       back_from_el0
 vector_bad:
     save_all
     bl      handle_bad
@@ -79,7 +84,13 @@ vectors:
     b       vector_sync
     .balign 128
     b       vector_irq
-    .rept 10
+    .rept 2
+    .balign 128
+    b       vector_bad
+    .endr
+    .balign 128
+    b       vector_el0
+    .rept 7
     .balign 128
     b       vector_bad
     .endr
@@ -118,8 +129,13 @@ extern "C" fn handle_irq() {
     gic::end(intid);
 }
 
-/// Index of ELR_EL1 in what `save_all` stores.
+/// Indices of x30 and ELR_EL1 in what `save_all` stores.
+const LR: usize = 20;
 const ELR: usize = 21;
+/// Exception classes: a fetch that aborted, at the same level; one from no
+/// multiple of 4.
+const FETCH: u64 = 0x21;
+const UNALIGNED_FETCH: u64 = 0x22;
 
 #[unsafe(no_mangle)]
 extern "C" fn handle_sync(saved: &mut [u64; 34]) {
@@ -127,10 +143,19 @@ extern "C" fn handle_sync(saved: &mut [u64; 34]) {
     if me.caught.load(Relaxed) == cpu::EXPECT_ABORT {
         me.caught_far.store(get!("far_el1"), Relaxed);
         me.caught.store(get!("esr_el1"), Relaxed);
-        saved[ELR] += 4;
+        saved[ELR] = match get!("esr_el1") >> 26 {
+            FETCH | UNALIGNED_FETCH => saved[LR],
+            _ => saved[ELR] + 4,
+        };
         return;
     }
     dump("a synchronous exception");
+}
+
+/// Gives where this CPU's [`into_el0`](super::attack) kept its registers.
+#[unsafe(no_mangle)]
+extern "C" fn handle_el0() -> *const u64 {
+    cpu::this().el0.as_ptr().cast()
 }
 
 #[unsafe(no_mangle)]

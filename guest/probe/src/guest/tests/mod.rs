@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The tests, as a table.
 
+mod chaos;
 mod debug;
 mod exits;
 mod gicr;
@@ -76,9 +77,21 @@ const TESTS: &[(&str, Needs, fn())] = &[
     ("storm", Cores(2), storm::everywhere),
 ];
 
+/// Before all others, and only where they are asked for by name: whatever they
+/// do to the firmware, the tests above must pass after it.
+const CHAOS: &[(&str, Needs, fn())] = &[
+    ("chaos-strays", Vcpus(1, 1), chaos::strays),
+    ("chaos-calls", Vcpus(1, 1), chaos::calls),
+    ("chaos-doorbell", Vcpus(1, 1), chaos::doorbell),
+    ("chaos-pages", Vcpus(1, 1), chaos::pages),
+    ("chaos-user", Vcpus(1, 1), chaos::user),
+    ("chaos-registers", Vcpus(1, 1), chaos::registers),
+];
+
 /// Runs what the boot arguments ask for: `probe=NAME[,NAME…]` picks tests by
 /// the beginnings of their names, `probe=bench` the benchmarks; `die=NAME`
-/// makes the firmware die instead.
+/// makes the firmware die instead; `times=N` is how often each kind of chaos
+/// strikes.
 pub fn run(args: &str) {
     let wanted = args
         .split_ascii_whitespace()
@@ -95,14 +108,23 @@ pub fn run(args: &str) {
         return report::done();
     }
     let (cores, vcpus) = (cpu::cores().count(), cpu::vcpus().count());
-    for &(name, needs, test) in TESTS {
+    let chaos = |name: &str| name.starts_with("chaos");
+    let times = args.split_ascii_whitespace();
+    if let Some(n) = times.filter_map(|a| a.strip_prefix("times=")).next() {
+        chaos::TIMES.store(n.parse().unwrap_or(0), Ordering::Relaxed);
+    }
+    let [start, others @ ..] = TESTS else { return };
+    for &(name, needs, test) in [start].into_iter().chain(CHAOS).chain(others) {
         let able = match needs {
             Nothing => true,
             Cores(n) => cores >= n,
             Vcpus(c, v) => cpu::header().is_some() && cores >= c && vcpus >= v,
         };
         let asked = name == "start"
-            || wanted.is_none_or(|w| w.split(',').any(|prefix| name.starts_with(prefix)));
+            || match wanted {
+                Some(wanted) => wanted.split(',').any(|prefix| name.starts_with(prefix)),
+                None => !chaos(name),
+            };
         if able && asked {
             report::run(name, test);
         }
