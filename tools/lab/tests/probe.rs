@@ -14,7 +14,7 @@ fn probe(machine: Machine, passed: u32) {
     let image = build::probe(&Cache::open().unwrap()).unwrap().image;
     let machine = Machine {
         kernel: Kernel::File(image),
-        timeout: Duration::from_secs(600),
+        timeout: Duration::from_secs(1500),
         ..machine
     };
     let outcome = guest::boot(&machine).unwrap();

@@ -221,8 +221,9 @@ fn function(random: &mut Pattern) -> u64 {
     const PSCI: u64 = 0x8400_0000;
     const SMC64: u64 = 1 << 30;
     // CPU_OFF, SYSTEM_OFF, SYSTEM_RESET, CPU_FREEZE, CPU_DEFAULT_SUSPEND,
-    // SYSTEM_SUSPEND, SYSTEM_RESET2, SYSTEM_OFF2.
-    const ENDS: [u64; 8] = [2, 8, 9, 0xb, 0xc, 0xe, 0x12, 0x15];
+    // SYSTEM_SUSPEND, SYSTEM_RESET2, SYSTEM_OFF2; and CPU_SUSPEND, which waits
+    // for an interrupt that nobody sends here (`power-suspend` calls it).
+    const ENDS: [u64; 9] = [1, 2, 8, 9, 0xb, 0xc, 0xe, 0x12, 0x15];
     const DIE: u64 = taichi_abi::smccc::DIE as u64;
     loop {
         let r = random.next();
