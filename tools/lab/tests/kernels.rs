@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use taichi_guest::report::Storm;
 use taichi_lab::stress::health::{self, WARNINGS};
-use taichi_lab::stress::power;
-use taichi_lab::{Cache, Kernel, Machine, Outcome, Streams, guest};
+use taichi_lab::stress::power::{self, Until};
+use taichi_lab::stress::scene;
+use taichi_lab::{Cache, Kernel, Machine, Outcome};
 
 /// Four cores, of which one is a DP core, and three vCPUs.
 fn machine(kernel: Kernel) -> Machine {
@@ -23,14 +24,6 @@ fn machine(kernel: Kernel) -> Machine {
         timeout: Duration::from_secs(600),
         ..Machine::default()
     }
-}
-
-/// Runs a shell script in the guest.
-fn sh(machine: &Machine, script: &str) -> Outcome {
-    let command = ["sh", "-c", script].map(String::from);
-    let outcome = guest::run(machine, &command, Streams::Captured).unwrap();
-    outcome.success().unwrap();
-    outcome
 }
 
 /// The output's first line, and the storm's report in the last.
@@ -50,7 +43,7 @@ fn storms(kernel: Kernel) {
     };
     let script = "echo $(cat /sys/devices/system/cpu/online) $(uname -r) $(uname -v); \
                   storm --seconds 20";
-    let outcome = sh(&machine, script);
+    let outcome = scene::sh(&machine, script).unwrap();
     health::check(&outcome).unwrap();
     let (first, storm) = first_line_and_storm(&outcome);
     let words: Vec<_> = first.split_whitespace().collect();
@@ -78,7 +71,10 @@ fn warns_no_more_than_bare(kernel: Kernel) {
     let script = format!(
         "cat /sys/devices/system/cpu/online; storm --seconds 0.05 --programs 8; {WARNINGS}"
     );
-    let (ours, bare) = (sh(&ours, &script), sh(&bare, &script));
+    let (ours, bare) = (
+        scene::sh(&ours, &script).unwrap(),
+        scene::sh(&bare, &script).unwrap(),
+    );
     let (online, storm) = first_line_and_storm(&ours);
     assert_eq!(online, "0-6", "{}", ours.tail());
     assert_eq!(storm.rounds_by_cpu.len(), 7, "{storm:?}");
@@ -89,7 +85,7 @@ fn warns_no_more_than_bare(kernel: Kernel) {
 
 /// All CPUs but the boot CPU go and come back under load.
 fn hotplug(kernel: Kernel) {
-    let (report, outcome) = power::hotplug(&machine(kernel), 20, 1).unwrap();
+    let (report, outcome) = power::hotplug(&machine(kernel), Until::Rounds(20), 1).unwrap();
     assert_eq!(report.rounds, 20);
     health::check(&outcome).unwrap();
 }
