@@ -46,6 +46,7 @@ fn settings(args: &[String]) -> Result<Settings> {
         scene: None,
         kernel: None,
         seed: 1,
+        passes: u64::MAX,
     };
     for pair in args.chunks(2) {
         let [option, value] = pair else {

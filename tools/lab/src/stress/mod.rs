@@ -53,6 +53,8 @@ pub struct Settings {
     pub kernel: Option<Kernel>,
     /// The first pass's; each further pass has one more.
     pub seed: u64,
+    /// After so many passes it is enough, even if time is left.
+    pub passes: u64,
 }
 
 impl Settings {
@@ -98,10 +100,11 @@ pub fn run(scenes: &[&'static dyn Scene], settings: &Settings) -> Result<Table> 
     let cache = Cache::open()?;
     prepare(&cache, &pass(settings.seed))?;
 
+    let passes = usize::try_from(settings.passes).unwrap_or(usize::MAX);
     let mut bare = Bare::default();
     let mut table = Table::default();
     let end = Instant::now() + settings.time;
-    'passes: for seed in settings.seed.. {
+    'passes: for seed in (settings.seed..).take(passes) {
         let rows = pass(seed);
         let mut left_out = 0;
         for (n, row) in rows.iter().enumerate() {
