@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use memmap2::MmapMut;
 use taichi_guest::cpus::Cpus;
 use taichi_guest::options::{self, Options};
 use taichi_guest::report::Saturate;
@@ -20,17 +19,15 @@ Keeps every online CPU busy with a thread of its own, and counts what each does.
 Usage: saturate [--dp LIST] [--seconds N]
 
 --dp LIST       CPUs that only compute, as a poller that never yields
-                [default: none]; the others also enter the kernel: they map
-                memory, and write to and read from a pipe
+                [default: none]; the others also enter the kernel, for a pipe
+                of their own
 --seconds N     how long [default: 10]
 
 Prints a report as JSON: units of work by CPU, and the longest that one took.
 ";
 /// Instructions of a unit's computing. The calls of CP cores come on top: a few
-/// thousand.
+/// thousand. They take no lock that two CPUs share.
 const UNIT: u64 = 100_000;
-/// Bytes that a unit maps.
-const PAGES: usize = 4 * 4096;
 
 fn main() -> ExitCode {
     options::main("saturate", HELP, run)
@@ -83,11 +80,8 @@ fn work(cpu: usize, polls: bool, over: &AtomicBool) -> Result<(u64, u64)> {
     while !over.load(Relaxed) {
         spin(UNIT);
         if !polls {
-            let mut pages = MmapMut::map_anon(PAGES).context("mapping memory")?;
-            pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-            let mut byte = [pages[0]];
-            writer.write_all(&byte).context("writing to a pipe")?;
-            reader.read_exact(&mut byte).context("reading a pipe")?;
+            writer.write_all(&[1]).context("writing to a pipe")?;
+            reader.read_exact(&mut [0]).context("reading a pipe")?;
         }
         let now = ticks();
         longest = longest.max(now - before);

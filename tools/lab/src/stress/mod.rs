@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -154,6 +155,23 @@ fn one(cache: &Cache, row: &Row, time: Duration, bare: &mut Bare) -> Entry {
     let entry = Entry::new(row, release, start.elapsed(), job.rounds);
     match result {
         Ok(()) => entry,
-        Err(error) => entry.with_finding(format!("{error:#}")),
+        Err(error) => {
+            let (first, rest) = split_line(&format!("{error:#}"));
+            entry.with_finding(format!("{first} ({}){rest}", host()))
+        }
     }
+}
+
+/// A text's first line, and the rest with its newline.
+fn split_line(text: &str) -> (String, String) {
+    let (first, rest) = text.split_at(text.find('\n').unwrap_or(text.len()));
+    (first.to_owned(), rest.to_owned())
+}
+
+/// What a reader wants to know of the host where time was short.
+fn host() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let cpus = thread::available_parallelism().map_or(0, usize::from);
+    let minute = load.split(' ').next().unwrap_or_default();
+    format!("host with {cpus} CPUs, load {minute}")
 }
