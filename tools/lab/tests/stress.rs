@@ -8,9 +8,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
-use taichi_lab::Kernel;
 use taichi_lab::stress::scene::sh;
-use taichi_lab::stress::{self, Job, Scene, Settings, health, storm};
+use taichi_lab::stress::{self, Job, Scene, Settings, health, saturation, storm};
+use taichi_lab::{Kernel, Machine};
 
 /// A scene of ours, shortly.
 struct Short(&'static dyn Scene);
@@ -104,4 +104,24 @@ fn a_stress_run_shows_what_ran_and_what_was_found() {
     assert_eq!(markdown, table.markdown());
     let whole = fs::read_to_string(stress::directory().join("1-sick.txt")).unwrap();
     assert!(whole.contains("CPU 5 has lost"), "{whole}");
+}
+
+/// DP cores that never yield and eight busy vCPUs behind two CP cores, in
+/// deterministic time.
+#[test]
+fn cp_cores_keep_their_share_when_there_is_nothing_to_harvest() {
+    let machine = Machine {
+        kernel: Kernel::Debian612,
+        cores: 6,
+        dp: "2-5".parse().unwrap(),
+        isolate: true,
+        vcpus: 8,
+        measured: true,
+        spin: false,
+        timeout: Duration::from_secs(600),
+        ..Machine::default()
+    };
+    let (report, outcome) = saturation::saturate(&machine, 0.5).unwrap();
+    health::check(&outcome).unwrap();
+    assert_eq!(report.units_by_cpu.len(), 14, "{report:?}");
 }

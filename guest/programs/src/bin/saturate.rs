@@ -11,6 +11,7 @@ use taichi_guest::cpus::Cpus;
 use taichi_guest::options::{self, Options};
 use taichi_guest::report::Saturate;
 use taichi_guest::spin::spin;
+use taichi_guest::stat;
 use taichi_guest::time::{CoreTime, ticks};
 
 const HELP: &str = "\
@@ -23,7 +24,8 @@ Usage: saturate [--dp LIST] [--seconds N]
                 of their own
 --seconds N     how long [default: 10]
 
-Prints a report as JSON: units of work by CPU, and the longest that one took.
+Prints a report as JSON: units of work by CPU, the longest that one took, and what
+Linux counted as work of each CPU (in steps of 10 ms).
 ";
 /// Instructions of a unit's computing. The calls of CP cores come on top: a few
 /// thousand. They take no lock that two CPUs share.
@@ -54,8 +56,15 @@ fn run(mut options: Options) -> Result<()> {
                 (cpu, scope.spawn(move || work(cpu, polls, over)))
             })
             .collect();
+        let (start, before) = (ticks(), stat::read()?);
         thread::sleep(time);
+        let (end, after) = (ticks(), stat::read()?);
         over.store(true, Relaxed);
+        report.elapsed_ns = CoreTime::clock().ns(end - start);
+        for (cpu, time) in after {
+            let busy_ns = time.busy_ns - before.get(&cpu).map_or(0, |then| then.busy_ns);
+            report.busy_ns_by_cpu.insert(cpu, busy_ns);
+        }
         for (cpu, worker) in workers {
             let (units, longest_ns) = worker
                 .join()
