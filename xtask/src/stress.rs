@@ -3,7 +3,7 @@
 //! work is in [`taichi_lab::stress`].
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use taichi_lab::guest;
@@ -18,12 +18,18 @@ const INTERRUPTED: u8 = 130;
 /// Options that it doesn't know, and what [`stress::run`] can't do.
 pub fn run(args: &[String]) -> Result<ExitCode> {
     let settings = settings(args)?;
-    ctrlc::set_handler(|| {
-        if guest::interrupted() {
-            // Whoever asks twice doesn't want to wait.
-            std::process::exit(INTERRUPTED.into());
+    let mut asked: Option<Instant> = None;
+    ctrlc::set_handler(move || match asked {
+        // Whoever asks again doesn't want to wait. A signal to the process and one
+        // to its group are one question.
+        Some(then) if then.elapsed() > Duration::from_secs(1) => {
+            std::process::exit(INTERRUPTED.into())
         }
-        guest::interrupt();
+        Some(_) => {}
+        None => {
+            asked = Some(Instant::now());
+            guest::interrupt();
+        }
     })
     .context("waiting for ctrl-C")?;
     let table = stress::run(&SCENES, &settings)?;
