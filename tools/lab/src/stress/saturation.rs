@@ -15,10 +15,6 @@ use crate::machine::Machine;
 
 /// What a machine takes to come up and go, in real time.
 const BOOT: Duration = Duration::from_secs(12);
-/// vCPUs that are starved take CP cores by force, so that the two share them as
-/// equals. A CP core must have at least this part of what that leaves it.
-const SHARE: f64 = 0.5;
-
 /// Runs the guest's program `saturate` for so many seconds on `machine`, whose DP
 /// cores Linux keeps free, and checks that all CPUs went on. Gives its report.
 ///
@@ -35,14 +31,16 @@ pub fn saturate(machine: &Machine, seconds: f64) -> Result<(Saturate, Outcome)> 
     Ok((report, outcome))
 }
 
-/// Whether every CPU did something, and CP cores had their share.
+/// Whether every CPU did something, and each CP core worked for the share that it
+/// would have if all CPUs that don't poll shared the CP cores as equals. (Forced
+/// turns leave it more: 58% and 68% of 6 + 8's two, where 20% are fair.)
 fn check(report: &Saturate, cores: usize, dp: &[u32]) -> Result<()> {
     let idle = report.units_by_cpu.iter().find(|(_, units)| **units == 0);
     ensure!(idle.is_none(), "a CPU did nothing: {report:?}");
     let is_cp = |cpu: usize| cpu < cores && dp.iter().all(|&d| d as usize != cpu);
     let others = report.units_by_cpu.len() - dp.len();
     let fair = (cores - dp.len()) as f64 / others as f64;
-    let least = SHARE * fair * report.elapsed_ns as f64;
+    let least = fair * report.elapsed_ns as f64;
     for (cpu, busy_ns) in &report.busy_ns_by_cpu {
         ensure!(
             !is_cp(*cpu) || *busy_ns as f64 >= least,
@@ -94,8 +92,8 @@ mod tests {
             elapsed_ns: 100,
             ..Saturate::default()
         };
-        check(&report([90, 40, 0, 0], 1), 3, &[2]).unwrap();
-        assert!(check(&report([90, 30, 100, 100], 1), 3, &[2]).is_err());
-        assert!(check(&report([90, 40, 100, 30], 0), 3, &[2]).is_err());
+        check(&report([90, 70, 0, 0], 1), 3, &[2]).unwrap();
+        assert!(check(&report([90, 60, 100, 100], 1), 3, &[2]).is_err());
+        assert!(check(&report([90, 70, 100, 30], 0), 3, &[2]).is_err());
     }
 }
