@@ -28,5 +28,6 @@ pub mod options;
 pub mod report;
 pub mod rings;
 pub mod spin;
+pub mod stat;
 pub mod time;
 pub mod vectors;

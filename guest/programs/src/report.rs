@@ -250,6 +250,19 @@ pub struct Hotplug {
     pub worst_online_ns: u64,
 }
 
+/// What `saturate` has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saturate {
+    /// Units of work by CPU.
+    pub units_by_cpu: BTreeMap<usize, u64>,
+    /// The longest that a unit took there, in ns.
+    pub longest_ns_by_cpu: BTreeMap<usize, u64>,
+    /// What Linux counted as work there, without stolen time, in ns.
+    pub busy_ns_by_cpu: BTreeMap<usize, u64>,
+    /// How long it all took, in ns.
+    pub elapsed_ns: u64,
+}
+
 /// What `features` has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {

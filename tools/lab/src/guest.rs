@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,20 @@ const POLL: Duration = Duration::from_millis(10);
 const GRACE: Duration = Duration::from_secs(20);
 /// Bytes of the console that [`Outcome::tail`] shows.
 const TAIL: usize = 4000;
+
+/// Set by [`interrupt`].
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends guests that run, and those to come, as if their time were up. Safe in a
+/// signal handler.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Relaxed);
+}
+
+/// Whether [`interrupt`] was called: then how a guest ended says nothing about it.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Relaxed)
+}
 
 /// How a guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,7 +306,7 @@ impl Place {
                 told = Some(Instant::now());
             }
             let over = told.is_some_and(|t| t.elapsed() > GRACE) || Instant::now() > deadline;
-            if over {
+            if over || interrupted() {
                 child.kill().context("ending QEMU")?;
                 child.wait().context("ending QEMU")?;
                 break true;

@@ -25,6 +25,11 @@ pub const TICK: u32 = 20;
 pub struct Cores(Vec<u32>);
 
 impl Cores {
+    /// From `first` to `last`.
+    pub fn range(first: u32, last: u32) -> Self {
+        Self((first..=last).collect())
+    }
+
     /// The numbers, ascending.
     pub fn numbers(&self) -> &[u32] {
         &self.0

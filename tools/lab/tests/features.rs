@@ -4,49 +4,15 @@
 //! works while threads move between them. In deterministic time.
 #![cfg(feature = "guest")]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use taichi_lab::{Kernel, Machine, Outcome, Streams, guest};
+use taichi_lab::stress::health::{self, WARNINGS};
+use taichi_lab::stress::{features, scene};
+use taichi_lab::{Kernel, Machine};
 
 /// The checks of the guest's program `features` that every model passes.
 const ALWAYS: [&str; 3] = ["breakpoint", "step", "watchpoint"];
 const KEYS_AND_VECTORS: [&str; 3] = ["keys", "sve", "sve-short"];
-
-/// Runs a shell script in the guest.
-fn sh(machine: &Machine, script: &str) -> Outcome {
-    let command = ["sh", "-c", script].map(String::from);
-    let outcome = guest::run(machine, &command, Streams::Captured).unwrap();
-    outcome.success().unwrap();
-    outcome
-}
-
-/// Warnings of the kernel, without what differs from boot to boot and numbers.
-fn warnings(outcome: &Outcome) -> BTreeSet<String> {
-    let text = String::from_utf8_lossy(&outcome.stderr);
-    let plain = |line: &str| {
-        let message = line.split_once("] ").map_or(line, |(_, m)| m);
-        message.replace(|c: char| c.is_ascii_digit(), "")
-    };
-    let lost_core = |line: &String| line.contains(LOST_CORE);
-    text.lines().map(plain).filter(|l| !lost_core(l)).collect()
-}
-
-/// What Linux says on any hypervisor of a CPU that lost its core in the handler
-/// of its timer interrupt.
-const LOST_CORE: &str = "hrtimer: interrupt took";
-
-const WARNINGS: &str = "dmesg -r | grep '^<[0-4]>' >&2; true";
-
-/// What Linux says of its CPUs at any level, which must not be said.
-const COMPLAINTS: [&str; 3] = [
-    "SANITY CHECK",
-    "Unsupported CPU feature",
-    "variation detected",
-];
-
-/// What means that something can't be.
-const SICK: [&str; 4] = ["BUG", "WARNING", "Oops", "Unexpected"];
 
 fn serves(cpu: &str, checks: &[&str]) {
     for kernel in [Kernel::Debian61, Kernel::Debian612] {
@@ -60,37 +26,15 @@ fn serves(cpu: &str, checks: &[&str]) {
             timeout: Duration::from_secs(600),
             ..Machine::default()
         };
-        let script = format!(
-            "cat /sys/devices/system/cpu/online && {{ {WARNINGS}; }} && \
-             storm --seconds 0.1 --programs 8 >/dev/null && features --rounds 30"
-        );
-        let outcome = sh(&ours, &script);
-        let text = outcome.text();
-        let (online, report) = text.split_once('\n').unwrap();
-        assert_eq!(online, "0-3", "{}", outcome.tail());
-        for complaint in COMPLAINTS.iter().chain(&SICK) {
-            assert!(!outcome.console.contains(complaint), "{}", outcome.console);
-        }
-        let report: serde_json::Value = serde_json::from_str(report).unwrap();
-        let rounds = |of: &str| -> BTreeMap<String, u64> {
-            serde_json::from_value(report[of].clone()).unwrap()
-        };
-        assert!(rounds("checks").keys().eq(checks), "{cpu}: {report}");
-        assert!(rounds("checks").values().all(|n| *n >= 30), "{report}");
-        assert_eq!(rounds("rounds_by_cpu").len(), 4, "{report}");
-
+        let (report, outcome) = features::check(&ours, 30, 1).unwrap();
+        assert!(report.checks.keys().eq(checks), "{cpu}: {report:?}");
         let bare = Machine {
             bare: true,
             vcpus: 0,
             ..ours
         };
-        let bare = warnings(&sh(&bare, WARNINGS));
-        let ours = warnings(&outcome);
-        let new: Vec<_> = ours.difference(&bare).collect();
-        assert!(
-            new.is_empty(),
-            "{cpu}: the bare kernel doesn't print {new:#?}"
-        );
+        let bare = scene::sh(&bare, WARNINGS).unwrap();
+        health::check_against(&outcome, &bare).unwrap();
     }
 }
 

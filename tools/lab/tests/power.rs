@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use taichi_lab::stress::power;
+use taichi_lab::stress::power::{self, Until};
 use taichi_lab::{Kernel, Machine};
 
 fn machine(kernel: Kernel) -> Machine {
@@ -55,7 +55,7 @@ fn a_crash_kernel_runs_on_a_vcpu_6_12() {
 /// Any CPU but the boot CPU, which refuses, cores included, under a storm; the
 /// long form has 1,000 rounds.
 fn hotplug(kernel: Kernel) {
-    let (report, outcome) = power::hotplug(&machine(kernel), 100, 1).unwrap();
+    let (report, outcome) = power::hotplug(&machine(kernel), Until::Rounds(100), 1).unwrap();
     assert_eq!(report.rounds, 100);
     let sick = ["BUG", "Oops", "Unexpected", "rcu: INFO"];
     let said = outcome

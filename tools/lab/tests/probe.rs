@@ -6,26 +6,19 @@
 
 use std::time::Duration;
 
-use taichi_lab::{Cache, Kernel, Machine, build, guest};
+use taichi_lab::Machine;
+use taichi_lab::stress::probe;
 
 /// Boots the probe and asserts that at least `passed` tests ran and none
 /// failed.
 fn probe(machine: Machine, passed: u32) {
-    let image = build::probe(&Cache::open().unwrap()).unwrap().image;
     let machine = Machine {
-        kernel: Kernel::File(image),
         timeout: Duration::from_secs(1500),
         ..machine
     };
-    let outcome = guest::boot(&machine).unwrap();
-    let console = &outcome.console;
-    let last = console.lines().find_map(|l| l.strip_prefix("done "));
-    let words: Vec<_> = last.unwrap_or("").split_whitespace().collect();
-    let ["0", "failed"] = words[words.len().saturating_sub(2)..] else {
-        panic!("the probe failed or never ended:\n{console}");
-    };
-    let count: u32 = words[0].parse().unwrap();
-    assert!(count >= passed, "only {count} tests ran:\n{console}");
+    if let Err(error) = probe::probe(&machine, passed) {
+        panic!("{error:#}");
+    }
 }
 
 /// In deterministic time, with the cores taking turns every 4 us.

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use taichi_guest::cpus::{self, Cpus};
@@ -16,12 +17,13 @@ use taichi_guest::time::{CoreTime, ticks};
 const HELP: &str = "\
 Takes a CPU, or one after the other, offline and brings it back, many times.
 
-Usage: hotplug (--cpu N | --random [--seed N]) [--rounds N]
+Usage: hotplug (--cpu N | --random [--seed N]) [--rounds N] [--seconds N]
 
 --cpu N         the CPU
 --random        any CPU but CPU 0; up to half of them are offline at a time
 --seed N        of the choices [default: 1]
 --rounds N      how often [default: 200]
+--seconds N     but not longer [default: no bound]
 
 After each step the list of online CPUs must say so, a thread must (not) be
 able to run there, and one that was there before must have moved. Exits with 1
@@ -37,16 +39,34 @@ fn run(mut options: Options) -> Result<()> {
     let random = options.flag("--random");
     let seed: u64 = options.value("--seed", 1)?;
     let rounds: u64 = options.value("--rounds", 200)?;
+    let seconds: Option<u64> = options.optional("--seconds")?;
     options.finish()?;
 
     let time = CoreTime::clock();
+    let bound = Bound {
+        rounds,
+        end: seconds.map(|s| Instant::now() + Duration::from_secs(s)),
+    };
     let report = match cpu {
-        Some(cpu) if !random => one(cpu, rounds, time)?,
-        None if random => any(seed, rounds, time)?,
+        Some(cpu) if !random => one(cpu, &bound, time)?,
+        None if random => any(seed, &bound, time)?,
         _ => bail!("either --cpu or --random; see --help"),
     };
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
+}
+
+/// When there is enough.
+struct Bound {
+    rounds: u64,
+    end: Option<Instant>,
+}
+
+impl Bound {
+    /// Whether there is after so many rounds.
+    fn reached(&self, rounds: u64) -> bool {
+        rounds >= self.rounds || self.end.is_some_and(|end| Instant::now() > end)
+    }
 }
 
 /// Where a CPU is switched.
@@ -61,7 +81,7 @@ fn switch_of(cpu: usize) -> Result<PathBuf> {
 }
 
 /// One CPU, again and again.
-fn one(cpu: usize, rounds: u64, time: CoreTime) -> Result<Hotplug> {
+fn one(cpu: usize, bound: &Bound, time: CoreTime) -> Result<Hotplug> {
     let switch = switch_of(cpu)?;
     let all = Cpus::online()?;
     ensure!(
@@ -72,8 +92,9 @@ fn one(cpu: usize, rounds: u64, time: CoreTime) -> Result<Hotplug> {
         cpu: Some(cpu),
         ..Hotplug::default()
     };
-    for round in 1..=rounds {
-        let step = || format!("round {round} of {rounds}");
+    while !bound.reached(report.rounds) {
+        let round = report.rounds + 1;
+        let step = || format!("round {round} of {}", bound.rounds);
         let ns = offline(cpu, &switch, time).with_context(step)?;
         report.worst_offline_ns = report.worst_offline_ns.max(ns);
         let ns = online(cpu, &switch, &all, time).with_context(step)?;
@@ -84,7 +105,7 @@ fn one(cpu: usize, rounds: u64, time: CoreTime) -> Result<Hotplug> {
 }
 
 /// Any CPUs but CPU 0. A round ends when a CPU is back.
-fn any(seed: u64, rounds: u64, time: CoreTime) -> Result<Hotplug> {
+fn any(seed: u64, bound: &Bound, time: CoreTime) -> Result<Hotplug> {
     let all = Cpus::online()?;
     let cpus: Vec<usize> = all.as_slice().iter().copied().filter(|&c| c != 0).collect();
     ensure!(!cpus.is_empty(), "there is only CPU 0");
@@ -93,9 +114,10 @@ fn any(seed: u64, rounds: u64, time: CoreTime) -> Result<Hotplug> {
     let mut choose = fastrand::Rng::with_seed(seed);
     let mut away = Vec::new();
     let mut report = Hotplug::default();
-    while report.rounds < rounds || !away.is_empty() {
-        let over = report.rounds + away.len() as u64 >= rounds;
-        let back = over || away.len() > cpus.len() / 2 || !away.is_empty() && choose.bool();
+    while !bound.reached(report.rounds) || !away.is_empty() {
+        let over = bound.reached(report.rounds + away.len() as u64);
+        let enough = over || away.len() > cpus.len() / 2;
+        let back = !away.is_empty() && (enough || choose.bool());
         let n = if back {
             away.swap_remove(choose.usize(..away.len()))
         } else {

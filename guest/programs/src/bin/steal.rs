@@ -2,8 +2,6 @@
 //! Keeps CPUs busy and compares the time that Linux believes was stolen from
 //! each with what the firmware counted.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -14,6 +12,7 @@ use taichi_guest::cpus::Cpus;
 use taichi_guest::options::{self, Options};
 use taichi_guest::report::{Steal, Stolen};
 use taichi_guest::spin::spin;
+use taichi_guest::stat;
 use taichi_guest::time::{CoreTime, ticks};
 
 const HELP: &str = "\
@@ -26,8 +25,6 @@ Usage: steal [--busy LIST] [--seconds N]
 
 Prints a report as JSON. /proc/stat counts in steps of 10 ms.
 ";
-/// Linux's USER_HZ, the unit of /proc/stat, in ns.
-const JIFFY_NS: u64 = 10_000_000;
 /// Between two looks at the flag that ends a thread.
 const STEP: u64 = 10_000;
 
@@ -87,31 +84,17 @@ fn measure(telemetry: &Telemetry, time: CoreTime, seconds: f64) -> Result<Steal>
 
 /// Both counts since the start of the machine.
 fn look(telemetry: &Telemetry, time: CoreTime) -> Result<Vec<Stolen>> {
-    let linux = stolen(&fs::read_to_string("/proc/stat").context("/proc/stat")?)?;
+    let linux = stat::read()?;
     let cores = telemetry.cores().into_iter().map(|c| c.stolen_ticks);
     let vcpus = telemetry.vcpus().into_iter().map(|v| v.steal_ticks);
     let counts = cores.chain(vcpus).enumerate();
     counts
         .map(|(cpu, ticks)| {
-            let linux_ns = linux.get(&cpu).copied();
+            let linux_ns = linux.get(&cpu).map(|time| time.stolen_ns);
             Ok(Stolen {
                 linux_ns: linux_ns.with_context(|| format!("no CPU {cpu} in /proc/stat"))?,
                 firmware_ns: time.ns(ticks.into_inner()),
             })
         })
         .collect()
-}
-
-/// Stolen time by CPU, in ns: the eighth number of each of /proc/stat's lines.
-fn stolen(stat: &str) -> Result<BTreeMap<usize, u64>> {
-    let lines = stat.lines().filter_map(|l| l.strip_prefix("cpu"));
-    let cpus = lines.filter(|l| !l.starts_with(' '));
-    cpus.map(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let number = |n: usize| words.get(n).and_then(|w| w.parse::<u64>().ok());
-        let (cpu, steal) = (number(0), number(8));
-        let both = cpu.zip(steal).context("/proc/stat in an unknown form")?;
-        Ok((both.0 as usize, both.1 * JIFFY_NS))
-    })
-    .collect()
 }

@@ -75,7 +75,7 @@ fn grouped(n: u64) -> String {
 }
 
 /// The first column to the left, the others to the right.
-fn lay_out(rows: &[Vec<String>]) -> String {
+pub(crate) fn lay_out(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

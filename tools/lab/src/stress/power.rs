@@ -2,11 +2,14 @@
 //! Kernels and CPUs that come and go: kexec, a crash kernel, hotplug.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use taichi_guest::report::Hotplug;
+use taichi_guest::report;
 use tempfile::TempDir;
 
+use super::health;
+use super::scene::{Job, Scene};
 use crate::cache::Cache;
 use crate::guest::{self, Outcome, Streams};
 use crate::initramfs::{self, Add, Contents, Session};
@@ -142,20 +145,112 @@ fn second_kernel(outcome: &Outcome, online: &str) -> Result<String> {
     Ok(version.to_owned())
 }
 
+/// How long CPUs come and go.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// For so many rounds.
+    Rounds(u64),
+    /// For so many seconds.
+    Seconds(u64),
+}
+
 /// All CPUs but the boot CPU go offline and come back, in random order, under
-/// load, `rounds` times in all; and the boot CPU refuses to. Gives the report.
+/// load; and the boot CPU refuses to. Gives the report.
 ///
 /// # Errors
 /// If Linux and a CPU disagree, or the kernel is not well afterwards.
-pub fn hotplug(machine: &Machine, rounds: u32, seed: u64) -> Result<(Hotplug, Outcome)> {
+pub fn hotplug(machine: &Machine, until: Until, seed: u64) -> Result<(report::Hotplug, Outcome)> {
+    let bound = match until {
+        Until::Rounds(n) => format!("--rounds {n}"),
+        Until::Seconds(n) => format!("--rounds 1000000 --seconds {n}"),
+    };
     let script = format!(
         "! {{ test -e /sys/devices/system/cpu/cpu0/online && echo 0 \
          >/sys/devices/system/cpu/cpu0/online; }} || exit 3; \
          storm --seconds 100000 --programs 16 >/dev/null & \
-         exec hotplug --random --seed {seed} --rounds {rounds}"
+         exec hotplug --random --seed {seed} {bound}"
     );
     let outcome = sh(machine, &script)?;
     outcome.success()?;
     let report = serde_json::from_str(&outcome.text()).context("hotplug's report")?;
     Ok((report, outcome))
+}
+
+/// What a machine takes to come up and go, in real time.
+const BOOT: Duration = Duration::from_secs(12);
+
+/// The scene in which CPUs come and go.
+#[derive(Clone, Copy, Debug)]
+pub struct Hotplug;
+
+impl Scene for Hotplug {
+    fn name(&self) -> &'static str {
+        "hotplug"
+    }
+
+    fn about(&self) -> &'static str {
+        "any CPU but the boot CPU goes offline and comes back in a storm"
+    }
+
+    fn run(&self, job: &mut Job) -> Result<()> {
+        let until = Until::Seconds(job.seconds(BOOT));
+        let (report, outcome) = hotplug(&job.machine, until, job.seed)?;
+        job.rounds = report.rounds;
+        health::check(&outcome)?;
+        health::check_stalls(&outcome)
+    }
+}
+
+/// The scene in which one kernel starts another.
+#[derive(Clone, Copy, Debug)]
+pub struct Kexec;
+
+impl Scene for Kexec {
+    fn name(&self) -> &'static str {
+        "kexec"
+    }
+
+    fn about(&self) -> &'static str {
+        "a kernel starts another by kexec, which has all CPUs"
+    }
+
+    fn least(&self) -> Duration {
+        Duration::from_secs(40)
+    }
+
+    fn run(&self, job: &mut Job) -> Result<()> {
+        job.repeat(|job, seed| {
+            let next = &Kernel::DEBIAN[(seed % Kernel::DEBIAN.len() as u64) as usize];
+            kexec(&job.machine, next).with_context(|| format!("kexec to {next}"))?;
+            Ok(1)
+        })
+    }
+}
+
+/// The scene in which kernels crash.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash;
+
+impl Scene for Crash {
+    fn name(&self) -> &'static str {
+        "crash"
+    }
+
+    fn about(&self) -> &'static str {
+        "a kernel crashes on a random CPU, and the crash kernel comes up there and reads a disk"
+    }
+
+    fn least(&self) -> Duration {
+        Duration::from_secs(40)
+    }
+
+    fn run(&self, job: &mut Job) -> Result<()> {
+        job.repeat(|job, seed| {
+            let Machine { cores, vcpus, .. } = job.machine;
+            let cpu = (seed % u64::from(cores + vcpus)) as u32;
+            crash(&job.machine, &job.machine.kernel, cpu)
+                .with_context(|| format!("a crash on CPU {cpu}"))?;
+            Ok(1)
+        })
+    }
 }

@@ -2,13 +2,16 @@
 //! Stolen time: what Linux believes, and what the firmware counted.
 
 use anyhow::{Context, Result, ensure};
-use taichi_guest::report::{Steal, Stolen};
+use taichi_guest::report::{self, Stolen};
 
+use super::scene::{Job, Scene};
 use crate::guest::{self, Streams};
 use crate::machine::Machine;
 
 /// How far the two may lie apart, as a share of the firmware's count.
 const SHARE: f64 = 0.02;
+/// Virtual seconds of a round of the scene.
+const SECONDS: f64 = 3.0;
 /// The step of /proc/stat, to which it rounds.
 const STEP_NS: u64 = 10_000_000;
 
@@ -17,11 +20,11 @@ const STEP_NS: u64 = 10_000_000;
 ///
 /// # Errors
 /// If they lie apart, or if vCPUs lost nothing: then nothing was compared.
-pub fn stolen(machine: &Machine, seconds: f64) -> Result<Steal> {
+pub fn stolen(machine: &Machine, seconds: f64) -> Result<report::Steal> {
     let command = ["steal", "--seconds", &seconds.to_string()].map(String::from);
     let outcome = guest::run(machine, &command, Streams::Captured)?;
     outcome.success()?;
-    let report: Steal = serde_json::from_str(&outcome.text()).context("steal's report")?;
+    let report: report::Steal = serde_json::from_str(&outcome.text()).context("steal's report")?;
     for (cpu, count) in report.cpus.iter().enumerate() {
         ensure!(
             agree(*count),
@@ -45,6 +48,28 @@ pub fn stolen(machine: &Machine, seconds: f64) -> Result<Steal> {
 fn agree(count: Stolen) -> bool {
     let apart = count.linux_ns.abs_diff(count.firmware_ns);
     apart as f64 <= SHARE * count.firmware_ns as f64 + STEP_NS as f64
+}
+
+/// The scene.
+#[derive(Clone, Copy, Debug)]
+pub struct Steal;
+
+impl Scene for Steal {
+    fn name(&self) -> &'static str {
+        "steal"
+    }
+
+    fn about(&self) -> &'static str {
+        "all CPUs compute, and Linux's stolen time is what the firmware counted, within 2%"
+    }
+
+    fn run(&self, job: &mut Job) -> Result<()> {
+        let machine = Machine {
+            measured: true,
+            ..job.machine.clone()
+        };
+        job.repeat(|_, _| stolen(&machine, SECONDS).map(|_| 1))
+    }
 }
 
 #[cfg(test)]
