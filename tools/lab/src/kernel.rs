@@ -85,6 +85,16 @@ impl Kernel {
         Ok(Some(path))
     }
 
+    /// What `uname -r` prints under it, for one of Debian's kernels that is
+    /// installed.
+    pub fn release(&self, cache: &Cache) -> Option<String> {
+        let modules = cache
+            .path(self.component()?.directory())
+            .join("lib/modules");
+        let entry = fs::read_dir(modules).ok()?.next()?.ok()?;
+        Some(entry.file_name().to_string_lossy().into_owned())
+    }
+
     /// Modules `names` and those they need, each after what it needs; files
     /// that are built in or missing are left out.
     ///

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * The interface of /dev/taichi-accel, a driver without a device. It stands for
+ * an accelerator's driver: it takes a lock and, with the lock held, gives a
+ * slow device one command after the other, polling until each is done.
+ *
+ * Times are ticks of the system counter (CNTVCT_EL0), which all CPUs share.
+ */
+#ifndef TAICHI_ACCEL_H
+#define TAICHI_ACCEL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* Devices; each has a lock of every kind, independent of one another. */
+#define TAICHI_ACCEL_DEVICES 8
+
+/*
+ * Kinds of lock. With PREEMPT_RT the first two are mutexes that leave
+ * preemption and interrupts on; the others are the same on all kernels.
+ */
+#define TAICHI_ACCEL_SPIN 0 /* spin_lock */
+#define TAICHI_ACCEL_SPIN_IRQSAVE 1 /* spin_lock_irqsave */
+#define TAICHI_ACCEL_RAW_SPIN 2 /* raw_spin_lock: spins on every kernel */
+#define TAICHI_ACCEL_MUTEX 3 /* mutex_lock, then preempt_disable */
+#define TAICHI_ACCEL_KINDS 4
+
+/* The longest section that is accepted, in seconds of the counter. */
+#define TAICHI_ACCEL_LONGEST 2
+
+/* One section: what is asked for, and what came of it. */
+struct taichi_accel_section {
+	/* In: which device, below TAICHI_ACCEL_DEVICES. */
+	__u32 device;
+	/* In: which of its locks, TAICHI_ACCEL_SPIN to TAICHI_ACCEL_MUTEX. */
+	__u32 kind;
+	/* In: commands given one after the other. */
+	__u64 commands;
+	/*
+	 * In: ticks from a command to its end, at least 1. The device works on while the
+	 * CPU has no core, so a section lasts commands * command_ticks, and
+	 * longer by what its CPU lost, to within one command for each loss.
+	 */
+	__u64 command_ticks;
+	/* Out: this was the lock's n-th section, from 0. */
+	__u64 serial;
+	/* Out: when the lock was asked for. */
+	__u64 asked;
+	/* Out: when it was held, and the first command was given. */
+	__u64 acquired;
+	/* Out: when the last command was done, just before the unlock. */
+	__u64 released;
+	/* Out: the longest between two looks at the device. */
+	__u64 longest_gap;
+	/* Out: the CPUs on which it asked, and on which the section ended. */
+	__u32 first_cpu;
+	__u32 last_cpu;
+};
+
+/* What a lock has seen since the module was loaded. */
+struct taichi_accel_totals {
+	/* In: as above. */
+	__u32 device;
+	__u32 kind;
+	/* Out: sections that ended. */
+	__u64 sections;
+	/*
+	 * Out: sections that found another one inside: 0, or the lock is broken.
+	 */
+	__u64 overlaps;
+};
+
+/*
+ * Runs a section. Errors: EINVAL for a device, kind or length out of range,
+ * EFAULT for a bad address.
+ */
+#define TAICHI_ACCEL_PROGRAM _IOWR(0xb4, 1, struct taichi_accel_section)
+
+/*
+ * Reads a lock's totals. Sections that run meanwhile may be in them or not.
+ * Errors as above.
+ */
+#define TAICHI_ACCEL_TOTALS _IOWR(0xb4, 2, struct taichi_accel_totals)
+
+#endif
