@@ -80,19 +80,22 @@ static void unlock(struct unit *unit, u32 kind, unsigned long flags)
 }
 
 /*
- * Gives the device its commands and polls until the last one is done. A command
- * starts when the CPU has seen the end of the one before.
+ * Keeps the device in work and polls until the last command is done. While it
+ * does one it has the next one already; seen late by more than a command, it
+ * has stood still.
  */
 static void drive(struct taichi_accel_section *section)
 {
 	u64 now = counter();
+	u64 done = now;
 	u64 gap = 0;
 	u64 n;
 
 	section->acquired = now;
 	for (n = 0; n < section->commands; n++) {
-		u64 done = now + section->command_ticks;
+		bool in_time = now - done < section->command_ticks;
 
+		done = (in_time ? done : now) + section->command_ticks;
 		while (now < done) {
 			u64 then = now;
 

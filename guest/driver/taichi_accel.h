@@ -2,7 +2,7 @@
 /*
  * The interface of /dev/taichi-accel, a driver without a device. It stands for
  * an accelerator's driver: it takes a lock and, with the lock held, gives a
- * slow device one command after the other, polling until each is done.
+ * slow device one command after the other, polling all the time.
  *
  * Times are ticks of the system counter (CNTVCT_EL0), which all CPUs share.
  */
@@ -37,9 +37,10 @@ struct taichi_accel_section {
 	/* In: commands given one after the other. */
 	__u64 commands;
 	/*
-	 * In: ticks from a command to its end, at least 1. The device works on while the
-	 * CPU has no core, so a section lasts commands * command_ticks, and
-	 * longer by what its CPU lost, to within one command for each loss.
+	 * In: ticks that the device needs for one, at least 1. It has one
+	 * command in work and one in hand, so a section lasts commands *
+	 * command_ticks, and longer by each time for which its CPU had no core,
+	 * if that was longer than a command.
 	 */
 	__u64 command_ticks;
 	/* Out: this was the lock's n-th section, from 0. */

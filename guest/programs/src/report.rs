@@ -259,6 +259,56 @@ pub struct Features {
     pub rounds_by_cpu: BTreeMap<usize, u64>,
 }
 
+/// What the users of the test driver's locks have seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sections {
+    /// Threads that took the locks.
+    pub threads: usize,
+    /// Sections that all of them were to run, and ran.
+    pub sections: u64,
+    /// From the first section's start to the last one's end.
+    pub elapsed_ns: u64,
+    /// By the CPU on which a section ended.
+    pub by_cpu: BTreeMap<usize, SectionsOn>,
+    /// What was wrong with the locks; empty, or something is broken.
+    pub wrong: Vec<String>,
+    /// The accelerator's side of the data plane, where one ran.
+    pub accelerator: Option<Accelerator>,
+    /// The data plane's DP cores.
+    pub forwarders: Vec<Forwarder>,
+}
+
+impl Sections {
+    /// The longest of one kind of time, on the CPUs that are wanted.
+    pub fn longest(&self, wanted: impl Fn(usize) -> bool, time: fn(&SectionsOn) -> u64) -> u64 {
+        let on = self.by_cpu.iter().filter(|(cpu, _)| wanted(**cpu));
+        on.map(|(_, on)| time(on)).max().unwrap_or_default()
+    }
+}
+
+/// Sections that ended on one CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectionsOn {
+    /// How many.
+    pub sections: u64,
+    /// How long they were to last, all together.
+    pub asked_ns: u64,
+    /// How long they lasted, all together. What is more than asked was spent
+    /// without a core.
+    pub held_ns: u64,
+    /// The most that one lasted longer than asked.
+    pub longest_over_ns: u64,
+    /// The longest between two looks at the device.
+    pub longest_gap_ns: u64,
+    /// The longest wait for a lock.
+    pub longest_wait_ns: u64,
+    /// The longest part of a wait for which holders had no core.
+    pub longest_spin_on_lost_ns: u64,
+    /// The longest that a lock was free and wanted, until a section here took
+    /// it: a long one was handed to a CPU without a core.
+    pub longest_handover_ns: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
