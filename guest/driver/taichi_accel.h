@@ -23,7 +23,8 @@
 #define TAICHI_ACCEL_SPIN_IRQSAVE 1 /* spin_lock_irqsave */
 #define TAICHI_ACCEL_RAW_SPIN 2 /* raw_spin_lock: spins on every kernel */
 #define TAICHI_ACCEL_MUTEX 3 /* mutex_lock, then preempt_disable */
-#define TAICHI_ACCEL_KINDS 4
+#define TAICHI_ACCEL_NONE 4 /* no lock: breaks what the others keep */
+#define TAICHI_ACCEL_KINDS 5
 
 /* The longest section that is accepted, in seconds of the counter. */
 #define TAICHI_ACCEL_LONGEST 2
@@ -32,7 +33,7 @@
 struct taichi_accel_section {
 	/* In: which device, below TAICHI_ACCEL_DEVICES. */
 	__u32 device;
-	/* In: which of its locks, TAICHI_ACCEL_SPIN to TAICHI_ACCEL_MUTEX. */
+	/* In: which of its locks, TAICHI_ACCEL_SPIN and so on. */
 	__u32 kind;
 	/* In: commands given one after the other. */
 	__u64 commands;

@@ -28,11 +28,19 @@ pub enum Kind {
     RawSpin = 2,
     /// `mutex_lock`, then `preempt_disable`.
     Mutex = 3,
+    /// None at all: shows that what a lock keeps is looked at.
+    None = 4,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Spin, Self::SpinIrqsave, Self::RawSpin, Self::Mutex];
+    pub const ALL: [Self; 5] = [
+        Self::Spin,
+        Self::SpinIrqsave,
+        Self::RawSpin,
+        Self::Mutex,
+        Self::None,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -40,6 +48,7 @@ impl Kind {
             Self::SpinIrqsave => "irqsave",
             Self::RawSpin => "raw",
             Self::Mutex => "mutex",
+            Self::None => "none",
         }
     }
 }
@@ -55,7 +64,7 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Self> {
         let known = Self::ALL.into_iter().find(|kind| kind.name() == text);
-        known.ok_or_else(|| anyhow!("{text:?}: one of spin, irqsave, raw, mutex"))
+        known.ok_or_else(|| anyhow!("{text:?}: one of spin, irqsave, raw, mutex, none"))
     }
 }
 
@@ -226,7 +235,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_header() {
-        let kinds = ["SPIN", "SPIN_IRQSAVE", "RAW_SPIN", "MUTEX"];
+        let kinds = ["SPIN", "SPIN_IRQSAVE", "RAW_SPIN", "MUTEX", "NONE"];
         for (kind, name) in Kind::ALL.into_iter().zip(kinds) {
             assert_eq!(number(&format!("TAICHI_ACCEL_{name}")), kind as u32);
             assert_eq!(kind.to_string().parse::<Kind>().unwrap(), kind);

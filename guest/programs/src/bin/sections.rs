@@ -34,7 +34,8 @@ Usage: sections [OPTIONS]
 --command NS      the longest that the device needs for one command; a section
                   that loses its core for less may not be longer [default: 25000]
 --pause NS        mean time between a thread's sections, at EL0 [default: 100000]
---kinds LIST      of spin, irqsave, raw, mutex [default: spin]
+--kinds LIST      of spin, irqsave, raw, mutex, and none, which fails
+                  [default: spin]
 --devices N       each with a lock of each kind [default: 1]
 --seed N          of all choices [default: 1]
 --scale N         ns of the clock in one of core time [default: 1]
