@@ -30,13 +30,35 @@ pub enum Side {
     Guest,
 }
 
-/// Which of Debian's suites is preferred.
+/// Which of Debian's suites is preferred. The names stand in the stamps of what
+/// is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
     /// Debian 12 with its security updates.
     Stable,
     /// Its backports.
     Backports,
+    /// The backports of Debian 13, for its kernel.
+    TrixieBackports,
+}
+
+impl Suite {
+    /// The release that it belongs to, by Debian's code name.
+    fn release(self) -> &'static str {
+        match self {
+            Self::Stable | Self::Backports => "bookworm",
+            Self::TrixieBackports => "trixie",
+        }
+    }
+
+    /// apt's state for the release. Each has its own, for apt would take
+    /// everything from the newer one.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Stable | Self::Backports => "apt",
+            Self::TrixieBackports => "apt-trixie",
+        }
+    }
 }
 
 /// One package file, as resolved.
@@ -82,10 +104,11 @@ impl Package {
     }
 }
 
-/// A private apt in the cache.
+/// A private apt in the cache, for one suite.
 #[derive(Debug)]
 pub struct Apt {
     root: PathBuf,
+    suite: Suite,
 }
 
 impl Apt {
@@ -95,16 +118,17 @@ impl Apt {
     /// # Errors
     /// Where the host has no apt, knows no Debian mirror, or the mirror can't
     /// be reached.
-    pub fn open(cache: &Cache) -> Result<Self> {
+    pub fn open(cache: &Cache, suite: Suite) -> Result<Self> {
         let apt = Self {
-            root: cache.path("apt"),
+            root: cache.path(suite.directory()),
+            suite,
         };
         for dir in ["etc", "lists/partial", "archives/partial", "host", "guest"] {
             let dir = apt.root.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         }
         fs::write(apt.root.join("status"), "")?;
-        let sources = sources()?;
+        let sources = sources(suite.release())?;
         let list = apt.root.join("etc/sources.list");
         let changed = fs::read_to_string(&list).ok().as_deref() != Some(&sources);
         if changed {
@@ -146,7 +170,10 @@ impl Apt {
     }
 
     fn update(&self) -> Result<()> {
-        progress::step("fetching the package lists");
+        progress::step(format!(
+            "fetching the package lists of Debian's {}",
+            self.suite.release()
+        ));
         let spinner = progress::spinner("apt-get update");
         let out = self
             .command(Side::Host)
@@ -169,7 +196,7 @@ impl Apt {
     ///
     /// # Errors
     /// Where a package doesn't exist or can't be installed.
-    pub fn resolve(&self, side: Side, suite: Suite, wanted: &[&str]) -> Result<Vec<Package>> {
+    pub fn resolve(&self, side: Side, wanted: &[&str]) -> Result<Vec<Package>> {
         let mut command = self.command(side);
         command.args([
             "-qq",
@@ -178,8 +205,8 @@ impl Apt {
             "--print-uris",
             "install",
         ]);
-        if suite == Suite::Backports {
-            command.args(["-t", "bookworm-backports"]);
+        if self.suite != Suite::Stable {
+            command.args(["-t", &format!("{}-backports", self.suite.release())]);
         }
         let out = command.args(wanted).output().context(NO_APT)?;
         ensure!(
@@ -292,20 +319,20 @@ pub fn unpack(files: &[PathBuf], into: &Path, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Our sources: Debian 12, its security updates and backports, from where the
+/// Our sources: a release, its security updates and backports, from where the
 /// host gets its own Debian.
-fn sources() -> Result<String> {
+fn sources(release: &str) -> Result<String> {
     let out = Command::new("apt-get")
         .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"])
         .output()
         .context(NO_APT)?;
     let known = mirrors(&String::from_utf8_lossy(&out.stdout));
     let mut text = String::new();
-    for (kind, release) in [
-        ("", "bookworm"),
-        ("", "bookworm-updates"),
-        ("", "bookworm-backports"),
-        ("-security", "bookworm-security"),
+    for (kind, suite) in [
+        ("", ""),
+        ("", "-updates"),
+        ("", "-backports"),
+        ("-security", "-security"),
     ] {
         let fallback = format!("http://deb.debian.org/debian{kind}/");
         let uri = known.get(kind).map_or(fallback.as_str(), String::as_str);
@@ -314,7 +341,7 @@ fn sources() -> Result<String> {
             true => format!("[signed-by={keyring}] "),
             false => String::new(),
         };
-        writeln!(text, "deb {signed}{uri} {release} main")?;
+        writeln!(text, "deb {signed}{uri} {release}{suite} main")?;
     }
     Ok(text)
 }

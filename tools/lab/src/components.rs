@@ -26,8 +26,14 @@ pub enum Component {
     Rust,
     /// Debian's kernel 6.1 and its modules.
     Kernel61,
+    /// The same with PREEMPT_RT.
+    Kernel61Rt,
     /// Debian's kernel 6.12 (backports) and its modules.
     Kernel612,
+    /// The same with PREEMPT_RT.
+    Kernel612Rt,
+    /// The newest kernel that Debian has for a stable release, and its modules.
+    KernelNewest,
     /// busybox for the guest.
     Busybox,
 }
@@ -48,7 +54,10 @@ impl Component {
             Self::Cross => "cross",
             Self::Rust => "rust",
             Self::Kernel61 => "kernel-6.1",
+            Self::Kernel61Rt => "kernel-6.1-rt",
             Self::Kernel612 => "kernel-6.12",
+            Self::Kernel612Rt => "kernel-6.12-rt",
+            Self::KernelNewest => "kernel-newest",
             Self::Busybox => "busybox",
         }
     }
@@ -59,7 +68,10 @@ impl Component {
             Self::Cross => "the arm64 cross compiler",
             Self::Rust => "a Rust compiler for the firmware",
             Self::Kernel61 => "Debian's kernel 6.1",
+            Self::Kernel61Rt => "Debian's kernel 6.1 with PREEMPT_RT",
             Self::Kernel612 => "Debian's kernel 6.12",
+            Self::Kernel612Rt => "Debian's kernel 6.12 with PREEMPT_RT",
+            Self::KernelNewest => "Debian's newest kernel",
             Self::Busybox => "busybox",
         }
     }
@@ -71,6 +83,7 @@ impl Component {
             packages,
             keep,
         };
+        let kernel = |suite, packages| vec![part(Side::Guest, suite, packages, is_kernel)];
         match self {
             Self::Qemu => {
                 vec![part(
@@ -100,22 +113,11 @@ impl Component {
                     |name| name == "libstd-rust-web-dev",
                 ),
             ],
-            Self::Kernel61 => {
-                vec![part(
-                    Side::Guest,
-                    Suite::Stable,
-                    &["linux-image-arm64"],
-                    is_kernel,
-                )]
-            }
-            Self::Kernel612 => {
-                vec![part(
-                    Side::Guest,
-                    Suite::Backports,
-                    &["linux-image-arm64"],
-                    is_kernel,
-                )]
-            }
+            Self::Kernel61 => kernel(Suite::Stable, &["linux-image-arm64"]),
+            Self::Kernel61Rt => kernel(Suite::Stable, &["linux-image-rt-arm64"]),
+            Self::Kernel612 => kernel(Suite::Backports, &["linux-image-arm64"]),
+            Self::Kernel612Rt => kernel(Suite::Backports, &["linux-image-rt-arm64"]),
+            Self::KernelNewest => kernel(Suite::TrixieBackports, &["linux-image-arm64"]),
             Self::Busybox => vec![part(
                 Side::Guest,
                 Suite::Stable,
@@ -148,8 +150,9 @@ impl Component {
                 drop_compiler_sources(root)?;
                 tools::wrap_rust(root)
             }
-            Self::Kernel61 => kernel::finish(root, "6.1."),
-            Self::Kernel612 => kernel::finish(root, "6.12."),
+            Self::Kernel61 | Self::Kernel61Rt => kernel::finish(root, "6.1."),
+            Self::Kernel612 | Self::Kernel612Rt => kernel::finish(root, "6.12."),
+            Self::KernelNewest => kernel::finish(root, ""),
         }
     }
 }
@@ -178,21 +181,22 @@ pub fn ensure(cache: &Cache, wanted: &[Component]) -> Result<()> {
             "installing into {place} (nothing else on this machine changes)"
         ));
     });
-    let apt = Apt::open(cache)?;
     for component in missing {
         cache
             .install(&lock, component.directory(), &component.key(), |root| {
-                fill(&apt, *component, root)
+                fill(cache, *component, root)
             })
             .with_context(|| format!("installing {}", component.title()))?;
     }
     Ok(())
 }
 
-fn fill(apt: &Apt, component: Component, root: &Path) -> Result<()> {
+/// The cache's lock must be held.
+fn fill(cache: &Cache, component: Component, root: &Path) -> Result<()> {
     let mut versions = String::new();
     for part in component.parts() {
-        let mut packages = apt.resolve(part.side, part.suite, part.packages)?;
+        let apt = Apt::open(cache, part.suite)?;
+        let mut packages = apt.resolve(part.side, part.packages)?;
         packages.retain(|p| (part.keep)(&p.name));
         ensure!(
             !packages.is_empty(),
@@ -251,9 +255,13 @@ fn rust_needs(name: &str) -> bool {
         && (!name.ends_with("-dev") || name.starts_with("libstd-rust"))
 }
 
+/// Up to 6.12 a kernel is one package; then `-image-` depends on two with its
+/// contents.
 fn is_kernel(name: &str) -> bool {
-    name.strip_prefix("linux-image-")
-        .is_some_and(|rest| rest.starts_with(|c: char| c.is_numeric()))
+    ["linux-image-", "linux-binary-", "linux-modules-"]
+        .iter()
+        .filter_map(|prefix| name.strip_prefix(prefix))
+        .any(|rest| rest.starts_with(|c: char| c.is_numeric()))
 }
 
 /// Of rustc's sources only those of the library are built.
@@ -276,7 +284,8 @@ mod tests {
 
     #[test]
     fn closures_are_cut_to_what_is_used() {
-        assert!(is_kernel("linux-image-6.1.0-56-arm64"));
+        assert!(is_kernel("linux-image-6.1.0-56-rt-arm64"));
+        assert!(is_kernel("linux-modules-7.3.4+deb13-arm64"));
         assert!(!is_kernel("linux-image-arm64") && !is_kernel("linux-base"));
         assert!(rust_needs("libstd-rust-web-dev") && rust_needs("libllvm22"));
         assert!(!rust_needs("libc6-dev") && !rust_needs("libc6") && !rust_needs("gcc-12"));

@@ -38,8 +38,8 @@ fn ensure(cache: &Cache, name: &str) -> Result<Vec<PathBuf>> {
     let (set, key) = (format!("deb-sets/{name}"), "1");
     if !cache.has(&set, key) {
         let lock = cache.lock()?;
-        let apt = Apt::open(cache)?;
-        let packages = apt.resolve(Side::Guest, Suite::Stable, &[name])?;
+        let apt = Apt::open(cache, Suite::Stable)?;
+        let packages = apt.resolve(Side::Guest, &[name])?;
         let directory = |p: &apt::Package| format!("debs/{}", p.directory());
         let missing: Vec<_> = packages
             .iter()

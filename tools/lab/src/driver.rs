@@ -71,24 +71,24 @@ fn copy_sources(directory: &Path) -> Result<String> {
 }
 
 fn make(cache: &Cache, headers: &Headers, directory: &Path) -> Result<()> {
-    let wrappers = tools::cross(cache, "gcc");
-    let wrappers = wrappers.parent().unwrap_or(Path::new("/"));
-    let mut path = vec![wrappers.to_path_buf()];
-    path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    let ours = [headers.programs(), tools::cross_directory(cache)];
+    let hosts = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(ours.into_iter().chain(env::split_paths(&hosts)))?;
+    let program = headers.programs().join("make");
     let spinner = progress::spinner(format!("building the driver for {}", headers.release));
-    let out = Command::new(headers.make())
+    let out = Command::new(&program)
         .arg("-C")
         .arg(headers.directory())
         .arg(format!("M={}", directory.display()))
         .args(["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"])
         // Type information needs a tool more, and nobody reads it.
         .args(["CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"])
-        .env("PATH", env::join_paths(path)?)
+        .env("PATH", path)
         // A jobserver of a make above us is not for this one.
         .env_remove("MAKEFLAGS")
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("running {}", headers.make().display()))?;
+        .with_context(|| format!("running {}", program.display()))?;
     spinner.finish_and_clear();
     ensure!(
         out.status.success(),

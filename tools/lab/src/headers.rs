@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The headers of Debian's kernels, with all that building a module against
-//! them needs but the compiler.
+//! The headers of Debian's kernels, with what building a module against them
+//! needs; kernels as old as the lab's cross compiler are built with that one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,9 +65,10 @@ impl Headers {
         self.root.join(source(&self.release))
     }
 
-    /// A `make`.
-    pub fn make(&self) -> PathBuf {
-        self.root.join("usr/bin/make")
+    /// The directory of a `make`, and of a cross compiler where the headers
+    /// need one of their own.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("usr/bin")
     }
 }
 
@@ -78,8 +79,8 @@ fn source(release: &str) -> PathBuf {
 
 /// The cache's lock must be held.
 fn fill(cache: &Cache, kernel: Component, release: &str, root: &Path) -> Result<()> {
-    let apt = Apt::open(cache)?;
-    let packages = packages(&apt, kernel.suite(), release)?;
+    let apt = Apt::open(cache, kernel.suite())?;
+    let packages = packages(&apt, release)?;
     let what = format!("the headers of kernel {release}");
     progress::step(format!("fetching and unpacking {what}"));
     let files = apt.download(Side::Host, &packages, &what)?;
@@ -87,22 +88,30 @@ fn fill(cache: &Cache, kernel: Component, release: &str, root: &Path) -> Result<
     finish(root, release)
 }
 
-/// The headers for arm64, and the tools for the host with their libraries.
-fn packages(apt: &Apt, suite: apt::Suite, release: &str) -> Result<Vec<Package>> {
+/// The headers for arm64, and the tools for the host with their libraries: the
+/// cross compiler too, where the headers ask for it (as of Debian 13).
+fn packages(apt: &Apt, release: &str) -> Result<Vec<Package>> {
     let wanted = format!("linux-headers-{release}:arm64");
-    let closure = apt.resolve(Side::Host, suite, &[&wanted])?;
-    let kbuild = closure
+    let closure = apt.resolve(Side::Host, &[&wanted])?;
+    let tools = closure
         .iter()
-        .find(|p| p.name.starts_with("linux-kbuild-"))
-        .with_context(|| format!("{wanted} needs no linux-kbuild"))?;
-    let mut packages = apt.resolve(Side::Host, suite, &[&kbuild.name, "make"])?;
-    let headers = closure.iter().filter(|p| is_headers(&p.name));
+        .map(|p| p.name.as_str())
+        .filter(|n| is_tool(n));
+    let tools: Vec<&str> = tools.chain(["make"]).collect();
+    let mut packages = apt.resolve(Side::Host, &tools)?;
+    let headers = closure
+        .iter()
+        .filter(|p| p.name.starts_with("linux-headers-"));
     packages.extend(headers.cloned());
     Ok(packages)
 }
 
-fn is_headers(name: &str) -> bool {
-    name.starts_with("linux-headers-")
+/// Whether a package that headers depend on is for the host.
+fn is_tool(name: &str) -> bool {
+    let compiler = name.strip_prefix("gcc-");
+    let compiler = compiler.and_then(|n| n.strip_suffix("-aarch64-linux-gnu"));
+    let version = |v: &str| v.chars().all(|c| c.is_ascii_digit());
+    name.starts_with("linux-kbuild-") || compiler.is_some_and(version)
 }
 
 /// The packages expect to be in /usr, and the host's C library to fit.
@@ -111,24 +120,17 @@ fn finish(root: &Path, release: &str) -> Result<()> {
     let text = fs::read_to_string(&makefile)
         .with_context(|| format!("no headers in {}", makefile.display()))?;
     fs::write(makefile, relative(&text)?)?;
-    for below in fs::read_dir(root.join("usr/lib"))? {
-        let name = below?.file_name();
-        if name.to_string_lossy().starts_with("linux-kbuild-") {
-            tools::wrap_in_place(root, &Path::new("lib").join(name))?;
-        }
-    }
-    tools::wrap_in_place(root, Path::new("bin"))
+    tools::wrap_in_place(root)
 }
 
-/// The one line of the Makefile, `include /usr/src/…`, without the place.
+/// The Makefile, which names directories in /usr/src, with those beside its own.
 fn relative(makefile: &str) -> Result<String> {
-    const OLD: &str = "include /usr/src/";
-    const NEW: &str = "include $(dir $(lastword $(MAKEFILE_LIST)))../";
+    const PLACE: &str = "beside := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)\n";
     ensure!(
-        makefile.matches(OLD).count() == 1,
+        makefile.contains("include /usr/src/"),
         "a kernel's headers have an unknown Makefile: {makefile:?}"
     );
-    Ok(makefile.replace(OLD, NEW))
+    Ok(PLACE.to_owned() + &makefile.replace("/usr/src/", "$(beside)/"))
 }
 
 #[cfg(test)]
@@ -137,11 +139,26 @@ mod tests {
 
     #[test]
     fn headers_are_found_beside_one_another() {
-        let text = relative("include /usr/src/linux-headers-6.1.0-56-common/Makefile\n").unwrap();
+        let text = "KBUILD_OUTPUT=/usr/src/linux-headers-7-arm64\n\
+                    include /usr/src/linux-headers-7-common/Makefile\n";
+        let (place, rest) = relative(text).unwrap().split_once('\n').map(owned).unwrap();
+        assert!(place.starts_with("beside := "), "{place}");
         assert_eq!(
-            text,
-            "include $(dir $(lastword $(MAKEFILE_LIST)))../linux-headers-6.1.0-56-common/Makefile\n"
+            rest,
+            "KBUILD_OUTPUT=$(beside)/linux-headers-7-arm64\n\
+             include $(beside)/linux-headers-7-common/Makefile\n"
         );
         assert!(relative("include Kbuild\n").is_err());
+    }
+
+    fn owned((a, b): (&str, &str)) -> (String, String) {
+        (a.to_owned(), b.to_owned())
+    }
+
+    #[test]
+    fn tools_are_for_the_host() {
+        assert!(is_tool("linux-kbuild-6.1") && is_tool("gcc-14-aarch64-linux-gnu"));
+        assert!(!is_tool("gcc-14-aarch64-linux-gnu-base") && !is_tool("gcc-14-for-host"));
+        assert!(!is_tool("gcc-12") && !is_tool("linux-headers-6.1"));
     }
 }

@@ -20,8 +20,15 @@ use crate::components::{self, Component};
 pub enum Kernel {
     /// Debian 12's own.
     Debian61,
+    /// The same with PREEMPT_RT.
+    Debian61Rt,
     /// The one of Debian 12's backports.
     Debian612,
+    /// The same with PREEMPT_RT.
+    Debian612Rt,
+    /// The newest that Debian has for a stable release (in the backports of
+    /// Debian 13) when it was installed; [`Kernel::release`] tells which.
+    DebianNewest,
     /// Our bare-metal test guest, which is no Linux.
     Probe,
     /// None at all, to see what the firmware says.
@@ -34,13 +41,11 @@ impl FromStr for Kernel {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "6.1" => Self::Debian61,
-            "6.12" => Self::Debian612,
-            "probe" => Self::Probe,
-            "none" => Self::None,
-            path => Self::File(path.into()),
-        })
+        let named = [Self::Probe, Self::None];
+        let mut named = Self::DEBIAN.into_iter().chain(named);
+        Ok(named
+            .find(|kernel| kernel.to_string() == text)
+            .unwrap_or_else(|| Self::File(text.into())))
     }
 }
 
@@ -48,7 +53,10 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Debian61 => f.write_str("6.1"),
+            Self::Debian61Rt => f.write_str("6.1-rt"),
             Self::Debian612 => f.write_str("6.12"),
+            Self::Debian612Rt => f.write_str("6.12-rt"),
+            Self::DebianNewest => f.write_str("newest"),
             Self::Probe => f.write_str("probe"),
             Self::None => f.write_str("none"),
             Self::File(path) => write!(f, "{}", path.display()),
@@ -57,11 +65,26 @@ impl fmt::Display for Kernel {
 }
 
 impl Kernel {
+    /// Debian's kernels, oldest first.
+    pub const DEBIAN: [Self; 5] = [
+        Self::Debian61,
+        Self::Debian61Rt,
+        Self::Debian612,
+        Self::Debian612Rt,
+        Self::DebianNewest,
+    ];
+
+    /// What a user may write for a kernel.
+    pub const USAGE: &str = "6.1|6.1-rt|6.12|6.12-rt|newest|PATH";
+
     /// The component that holds it, for Debian's kernels.
     pub fn component(&self) -> Option<Component> {
         match self {
             Self::Debian61 => Some(Component::Kernel61),
+            Self::Debian61Rt => Some(Component::Kernel61Rt),
             Self::Debian612 => Some(Component::Kernel612),
+            Self::Debian612Rt => Some(Component::Kernel612Rt),
+            Self::DebianNewest => Some(Component::KernelNewest),
             Self::Probe | Self::None | Self::File(_) => None,
         }
     }
@@ -81,7 +104,12 @@ impl Kernel {
             (Self::File(path), _) => path.clone(),
             _ => build::probe(cache)?.image,
         };
-        ensure!(path.is_file(), "no kernel in {}", path.display());
+        let names = Self::DEBIAN.map(|k| k.to_string()).join(", ");
+        ensure!(
+            path.is_file(),
+            "no kernel in {}; there are also {names}, probe and none",
+            path.display()
+        );
         Ok(Some(path))
     }
 
@@ -124,23 +152,46 @@ pub struct Module {
     pub bytes: Vec<u8>,
 }
 
-/// Checks an unpacked kernel package and puts its raw Image beside it.
+/// Checks an unpacked kernel package and puts its raw Image beside `lib/modules`.
 ///
 /// # Errors
-/// Where the package has no kernel of `series`, or packed in an unknown way.
+/// Where the package has no kernel of `series` (the beginning of a version), or
+/// packed in an unknown way.
 pub fn finish(root: &Path, series: &str) -> Result<()> {
-    let prefix = format!("vmlinuz-{series}");
-    let packed = fs::read_dir(root.join("boot"))?
-        .filter_map(|e| e.ok())
-        .find(|e| e.file_name().to_string_lossy().starts_with(&prefix));
-    let Some(packed) = packed else {
+    // Newer packages have all in one directory below /usr.
+    let merged = root.join("usr/lib/modules");
+    if merged.is_dir() {
+        fs::create_dir_all(root.join("lib"))?;
+        fs::rename(merged, root.join("lib/modules")).context("moving a kernel's modules")?;
+    }
+    let Some(packed) = packed_image(root, series)? else {
         bail!("the package holds no kernel {series}x: has Debian moved on?");
     };
-    let image = unpack_image(fs::read(packed.path())?)?;
+    let image = unpack_image(fs::read(&packed)?)?;
     fs::write(root.join("Image"), image)?;
     // Device trees of a hundred boards.
     fs::remove_dir_all(root.join("usr")).context("pruning a kernel package")?;
-    Ok(fs::remove_file(packed.path())?)
+    Ok(fs::remove_file(packed)?)
+}
+
+/// The `vmlinuz` of a kernel whose version begins with `series`: in /boot, or
+/// with its modules.
+fn packed_image(root: &Path, series: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(root.join("lib/modules"))? {
+        let entry = entry?;
+        let release = entry.file_name().to_string_lossy().into_owned();
+        if !release.starts_with(series) {
+            continue;
+        }
+        let places = [
+            root.join("boot").join(format!("vmlinuz-{release}")),
+            entry.path().join("vmlinuz"),
+        ];
+        if let Some(path) = places.into_iter().find(|p| p.is_file()) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether these are the first bytes of an arm64 Image (Linux,
@@ -273,6 +324,44 @@ mod tests {
         assert!(unpack_image(zboot).is_err());
         assert!(unpack_image(gzip(b"no kernel")).is_err());
         assert!(unpack_image(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn names_lead_to_kernels_and_back() {
+        for name in ["6.1", "6.1-rt", "6.12", "6.12-rt", "newest", "none", "a/b"] {
+            let Ok(kernel) = Kernel::from_str(name);
+            assert_eq!(kernel.to_string(), name);
+            assert_eq!(matches!(kernel, Kernel::File(_)), name == "a/b");
+        }
+    }
+
+    #[test]
+    fn usage_names_debians_kernels() {
+        let names = Kernel::DEBIAN.map(|k| k.to_string()).join("|");
+        assert_eq!(Kernel::USAGE, format!("{names}|PATH"));
+    }
+
+    /// Debian's two ways to lay out a kernel.
+    #[test]
+    fn kernels_of_old_and_new_packages_are_found() {
+        for (vmlinuz, modules) in [
+            ("boot/vmlinuz-6.1.0-rt", "lib/modules/6.1.0-rt/x.ko"),
+            ("usr/lib/modules/7.3/vmlinuz", "usr/lib/modules/7.3/x.ko"),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            for (file, bytes) in [(vmlinuz, image()), (modules, vec![]), ("usr/x", vec![])] {
+                let path = root.path().join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
+            assert!(finish(root.path(), "5.").is_err());
+            finish(root.path(), "").unwrap();
+            assert_eq!(fs::read(root.path().join("Image")).unwrap(), image());
+            assert!(!root.path().join("usr").exists());
+            let mut files = BTreeMap::new();
+            list_modules(&root.path().join("lib/modules"), &mut files).unwrap();
+            assert_eq!(files.into_keys().collect::<Vec<_>>(), ["x"]);
+        }
     }
 
     #[test]

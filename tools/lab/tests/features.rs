@@ -4,9 +4,10 @@
 //! works while threads move between them. In deterministic time.
 #![cfg(feature = "guest")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use taichi_lab::stress::health::{self, WARNINGS};
 use taichi_lab::{Kernel, Machine, Outcome, Streams, guest};
 
 /// The checks of the guest's program `features` that every model passes.
@@ -21,27 +22,12 @@ fn sh(machine: &Machine, script: &str) -> Outcome {
     outcome
 }
 
-/// Warnings of the kernel, without what differs from boot to boot and numbers.
-fn warnings(outcome: &Outcome) -> BTreeSet<String> {
-    let text = String::from_utf8_lossy(&outcome.stderr);
-    let plain = |line: &str| {
-        let message = line.split_once("] ").map_or(line, |(_, m)| m);
-        message.replace(|c: char| c.is_ascii_digit(), "")
-    };
-    text.lines().map(plain).collect()
-}
-
-const WARNINGS: &str = "dmesg -r | grep '^<[0-4]>' >&2; true";
-
 /// What Linux says of its CPUs at any level, which must not be said.
 const COMPLAINTS: [&str; 3] = [
     "SANITY CHECK",
     "Unsupported CPU feature",
     "variation detected",
 ];
-
-/// What means that something can't be.
-const SICK: [&str; 4] = ["BUG", "WARNING", "Oops", "Unexpected"];
 
 fn serves(cpu: &str, checks: &[&str]) {
     for kernel in [Kernel::Debian61, Kernel::Debian612] {
@@ -63,7 +49,8 @@ fn serves(cpu: &str, checks: &[&str]) {
         let text = outcome.text();
         let (online, report) = text.split_once('\n').unwrap();
         assert_eq!(online, "0-3", "{}", outcome.tail());
-        for complaint in COMPLAINTS.iter().chain(&SICK) {
+        health::check(&outcome).unwrap();
+        for complaint in COMPLAINTS {
             assert!(!outcome.console.contains(complaint), "{}", outcome.console);
         }
         let report: serde_json::Value = serde_json::from_str(report).unwrap();
@@ -79,13 +66,8 @@ fn serves(cpu: &str, checks: &[&str]) {
             vcpus: 0,
             ..ours
         };
-        let bare = warnings(&sh(&bare, WARNINGS));
-        let ours = warnings(&outcome);
-        let new: Vec<_> = ours.difference(&bare).collect();
-        assert!(
-            new.is_empty(),
-            "{cpu}: the bare kernel doesn't print {new:#?}"
-        );
+        let bare = sh(&bare, WARNINGS);
+        health::check_against(&outcome, &bare).unwrap();
     }
 }
 

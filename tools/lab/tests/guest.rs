@@ -4,23 +4,11 @@
 //! the firmware does to registers is tested from below, in `probe.rs`.
 #![cfg(feature = "guest")]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use taichi_lab::stress::health::{self, WARNINGS};
 use taichi_lab::{Ending, Kernel, Machine, Outcome, Streams, guest};
-
-/// Prints what the kernel thinks is wrong, by level.
-const WARNINGS: &str = "dmesg -r | grep '^<[0-4]>' >&2; true";
-
-/// Words in kernel messages that mean that something can't be. Complaints about
-/// time ("stall", "hrtimer: interrupt took") are looked for in deterministic
-/// time only: a busy host causes them on a bare machine too.
-const SICK: [&str; 4] = ["BUG", "WARNING", "Oops", "Unexpected"];
-
-/// A warning of Linux 6.12 on a bare machine as well: 11 times in 200 rounds of
-/// hotplug with 7 cores on a busy host.
-const BARE_TOO: &str = "sched_cpu_dying";
 
 fn machine(kernel: Kernel, cores: u32, vcpus: u32) -> Machine {
     Machine {
@@ -37,29 +25,6 @@ fn machine(kernel: Kernel, cores: u32, vcpus: u32) -> Machine {
 fn sh(machine: &Machine, script: &str) -> Outcome {
     let command = ["sh", "-c", script].map(String::from);
     guest::run(machine, &command, Streams::Captured).unwrap()
-}
-
-/// Kernel messages without what differs from boot to boot: times and numbers.
-fn messages(raw: &[u8]) -> BTreeSet<String> {
-    let text = String::from_utf8_lossy(raw);
-    let plain = |line: &str| {
-        let message = line.split_once("] ").map_or(line, |(_, m)| m);
-        let words = message.split(|c: char| c.is_ascii_digit());
-        words
-            .filter(|w| !w.is_empty())
-            .collect::<Vec<_>>()
-            .join("#")
-    };
-    text.lines().map(plain).collect()
-}
-
-fn assert_healthy(outcome: &Outcome) {
-    let lines: Vec<&str> = outcome.console.lines().collect();
-    let sick = |l: &&str| SICK.iter().any(|s| l.contains(s)) && !l.contains(BARE_TOO);
-    if let Some(at) = lines.iter().position(sick) {
-        let context = &lines[at.saturating_sub(5)..lines.len().min(at + 60)];
-        panic!("the kernel is not well:\n{}", context.join("\n"));
-    }
 }
 
 /// Prints which CPUs are online, and warnings.
@@ -80,7 +45,7 @@ fn boots(kernel: Kernel, cores: u32, vcpus: u32) {
         &online_and_warnings(),
     );
     assert_eq!(outcome.text(), online(cores + vcpus), "{}", outcome.tail());
-    assert_healthy(&outcome);
+    health::check(&outcome).unwrap();
     warns_no_more_than_bare(kernel, cores, vcpus);
 }
 
@@ -101,9 +66,7 @@ fn warns_no_more_than_bare(kernel: Kernel, cores: u32, vcpus: u32) {
     };
     let bare = sh(&bare, &online_and_warnings());
     assert_eq!(bare.text(), online(cores), "{}", bare.tail());
-    let (ours, bare) = (messages(&ours.stderr), messages(&bare.stderr));
-    let new: Vec<_> = ours.difference(&bare).collect();
-    assert!(new.is_empty(), "the bare kernel doesn't print: {new:#?}");
+    health::check_against(&ours, &bare).unwrap();
 }
 
 #[test]
@@ -183,7 +146,7 @@ fn boots_with_dp_cores_isolated() {
         let script = "cd /sys/devices/system/cpu; cat online isolated nohz_full";
         let outcome = sh(&machine, script);
         assert_eq!(outcome.text(), "0-6\n2-3\n2-3\n", "{}", outcome.tail());
-        assert_healthy(&outcome);
+        health::check(&outcome).unwrap();
     }
 }
 
@@ -195,14 +158,14 @@ fn a_vcpu_survives_200_rounds_of_hotplug() {
     };
     let outcome = sh(&machine, "hotplug --cpu 5 --rounds 200");
     outcome.success().unwrap();
-    assert_healthy(&outcome);
+    health::check(&outcome).unwrap();
 }
 
 /// Threads that migrate, map, unmap and compute on all CPUs, checking all.
 fn storm(kernel: Kernel) {
     let outcome = sh(&machine(kernel, 4, 3), "storm --seconds 120");
     outcome.success().unwrap();
-    assert_healthy(&outcome);
+    health::check(&outcome).unwrap();
 }
 
 #[test]

@@ -11,8 +11,8 @@ use taichi_lab::{Kernel, machine};
 /// Compare a static partition with lent cores, as a table and a report.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Debian's kernel 6.1 or 6.12, or the file of an arm64 Image.
-    #[arg(long, default_value = "6.1", value_name = "6.1|6.12|PATH")]
+    /// One of Debian's kernels, or the file of an arm64 Image.
+    #[arg(long, default_value = "6.1", value_name = Kernel::USAGE)]
     kernel: Kernel,
     /// The longest a core runs before the others have their turn, in virtual
     /// microseconds: smaller is more exact and slower.

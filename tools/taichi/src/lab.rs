@@ -38,9 +38,10 @@ enum Command {
 /// The machine and what is in it.
 #[derive(clap::Args)]
 struct Guest {
-    /// Debian's kernel 6.1 or 6.12, the file of an arm64 Image, or our bare-metal
-    /// test guest ("probe").
-    #[arg(long, default_value = "6.1", value_name = "6.1|6.12|PATH")]
+    /// One of Debian's kernels (-rt: with PREEMPT_RT; newest: of the newest
+    /// release's backports, when it was first used), the file of an arm64 Image,
+    /// or our bare-metal test guest ("probe").
+    #[arg(long, default_value = "6.1", value_name = Kernel::USAGE)]
     kernel: Kernel,
     /// Real cores.
     #[arg(long, default_value_t = 4, value_name = "N")]

@@ -2,13 +2,14 @@
 //! Locks that are held while their holder loses its core: users of the test
 //! driver on cores and vCPUs, while the data plane takes its cores back.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use taichi_guest::report::Sections;
 
 use crate::driver;
 use crate::guest::{self, Outcome, Streams};
 use crate::kernel::Kernel;
 use crate::machine::Machine;
+use crate::stress::health;
 
 /// A SmartNIC of four cores (0 for the CP, 1 the accelerator, 2 and 3 for the
 /// DP) and three vCPUs, with the test driver.
@@ -35,12 +36,7 @@ const DATA_PLANE: &str = "--dp 2-3 --accelerator 1";
 pub fn sections(machine: &Machine, options: &str) -> Result<Sections> {
     let outcome = run(machine, &format!("{DATA_PLANE} {options}"))?;
     outcome.success()?;
-    let sick = ["BUG", "WARNING", "Oops", "Unexpected"];
-    let complaint = outcome
-        .console
-        .lines()
-        .find(|l| sick.iter().any(|word| l.contains(word)));
-    ensure!(complaint.is_none(), "the kernel complains: {complaint:?}");
+    health::check(&outcome)?;
     serde_json::from_str(&outcome.text()).context("the report of sections")
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Scenarios that tests run shortly and a stress run for long.
 
+pub mod health;
 pub mod locks;
 pub mod power;
 pub mod time;
