@@ -45,6 +45,21 @@ fn the_module_loads_linux_6_12() {
     loads_and_unloads(Kernel::Debian612);
 }
 
+#[test]
+fn the_module_loads_linux_6_1_rt() {
+    loads_and_unloads(Kernel::Debian61Rt);
+}
+
+#[test]
+fn the_module_loads_linux_6_12_rt() {
+    loads_and_unloads(Kernel::Debian612Rt);
+}
+
+#[test]
+fn the_module_loads_on_the_newest_linux() {
+    loads_and_unloads(Kernel::DebianNewest);
+}
+
 /// In deterministic time, a thread on each CPU that isn't the data plane's, all
 /// after one lock.
 fn sections_on_cores_and_vcpus(kernel: Kernel) {
