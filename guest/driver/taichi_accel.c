@@ -3,10 +3,13 @@
  * A test driver that holds locks: see taichi_accel.h for what it stands for.
  */
 #include <linux/fs.h>
+#include <linux/log2.h>
+#include <linux/minmax.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
+#include <linux/string.h>
 #include <linux/uaccess.h>
 
 #include <asm/arch_timer.h>
@@ -79,6 +82,19 @@ static void unlock(struct unit *unit, u32 kind, unsigned long flags)
 	}
 }
 
+/* Counts a time between two looks, four steps to a doubling. */
+static void note(struct taichi_accel_section *section, u64 gap)
+{
+	unsigned int power, n;
+
+	section->longest_gap = max(section->longest_gap, gap);
+	if (gap < 16)
+		return;
+	power = ilog2(gap);
+	n = 4 * (power - 4) + ((gap >> (power - 2)) & 3);
+	section->gaps[min(n, TAICHI_ACCEL_GAPS - 1u)]++;
+}
+
 /*
  * Keeps the device in work and polls until the last command is done. While it
  * does one it has the next one already; seen late by more than a command, it
@@ -88,7 +104,6 @@ static void drive(struct taichi_accel_section *section)
 {
 	u64 now = counter();
 	u64 done = now;
-	u64 gap = 0;
 	u64 n;
 
 	section->acquired = now;
@@ -100,11 +115,10 @@ static void drive(struct taichi_accel_section *section)
 			u64 then = now;
 
 			now = counter();
-			gap = max(gap, now - then);
+			note(section, now - then);
 		}
 	}
 	section->released = now;
-	section->longest_gap = gap;
 }
 
 static void program(struct unit *unit, struct taichi_accel_section *section)
@@ -112,6 +126,8 @@ static void program(struct unit *unit, struct taichi_accel_section *section)
 	unsigned long flags;
 	u64 serial;
 
+	section->longest_gap = 0;
+	memset(section->gaps, 0, sizeof(section->gaps));
 	section->first_cpu = raw_smp_processor_id();
 	section->asked = counter();
 	flags = lock(unit, section->kind);

@@ -26,6 +26,9 @@
 #define TAICHI_ACCEL_NONE 4 /* no lock: breaks what the others keep */
 #define TAICHI_ACCEL_KINDS 5
 
+/* Counts of the times between two looks at the device, by length. */
+#define TAICHI_ACCEL_GAPS 64
+
 /* The longest section that is accepted, in seconds of the counter. */
 #define TAICHI_ACCEL_LONGEST 2
 
@@ -57,6 +60,12 @@ struct taichi_accel_section {
 	/* Out: the CPUs on which it asked, and on which the section ended. */
 	__u32 first_cpu;
 	__u32 last_cpu;
+	/*
+	 * Out: how often the CPU did not look for how long. gaps[n] counts from
+	 * (4 + n % 4) << (n / 4 + 2) ticks, the first is 16, up to the next; the
+	 * last one all that are longer.
+	 */
+	__u32 gaps[TAICHI_ACCEL_GAPS];
 };
 
 /* What a lock has seen since the module was loaded. */

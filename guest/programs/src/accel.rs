@@ -95,6 +95,28 @@ pub struct Section {
     pub first_cpu: u32,
     /// The CPU on which the section ended.
     pub last_cpu: u32,
+    /// How often it did not look at the device for how long.
+    pub gaps: Gaps,
+}
+
+/// Counts of times between two looks at the device, by length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Gaps(pub [u32; 64]);
+
+impl Default for Gaps {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Gaps {
+    /// Those that were there: the least ticks of a count, and the count.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
+        let all = self.0.iter().enumerate();
+        let there = all.filter(|(_, count)| **count > 0);
+        there.map(|(n, &count)| ((4 + n as u64 % 4) << (n / 4 + 2), u64::from(count)))
+    }
 }
 
 /// `struct taichi_accel_totals`: what a lock has seen.
@@ -196,8 +218,12 @@ mod tests {
                 _ => continue,
             };
             assert_eq!(at % size, 0, "{line} would be padded");
-            fields.push((line[6..].trim_end_matches(';'), at));
-            at += size;
+            let (name, _) = line[6..].split_once([';', '[']).unwrap();
+            fields.push((name, at));
+            let array = line
+                .split_once('[')
+                .and_then(|(_, rest)| rest.split_once(']'));
+            at += size * array.map_or(1, |(length, _)| number(length) as usize);
         }
         fields.push(("", at));
         fields
@@ -225,7 +251,7 @@ mod tests {
         assert_eq!(
             fields("taichi_accel_section"),
             layout!(Section: device, kind, commands, command_ticks, serial, asked, acquired,
-                    released, longest_gap, first_cpu, last_cpu)
+                    released, longest_gap, first_cpu, last_cpu, gaps)
         );
         assert_eq!(
             fields("taichi_accel_totals"),
@@ -252,6 +278,16 @@ mod tests {
             assert!(HEADER.contains(&format!("#define TAICHI_ACCEL_{line}")));
             assert_eq!(request >> 30, 3, "reads and writes");
         }
-        assert_eq!((PROGRAM, TOTALS), (0xc048_b401, 0xc018_b402));
+        assert_eq!((PROGRAM, TOTALS), (0xc148_b401, 0xc018_b402));
+    }
+
+    #[test]
+    fn gaps_are_counted_in_steps_of_a_quarter() {
+        let mut gaps = Gaps::default();
+        for n in [0, 1, 4, 63] {
+            gaps.0[n] = 1 + n as u32;
+        }
+        let counts: Vec<_> = gaps.counts().collect();
+        assert_eq!(counts, [(16, 1), (20, 2), (32, 5), (7 << 17, 64)]);
     }
 }

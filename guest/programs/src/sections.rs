@@ -123,6 +123,9 @@ impl History {
             longest(&mut on.longest_wait_ns, s.acquired.saturating_sub(s.asked));
             longest(&mut on.longest_spin_on_lost_ns, self.spun_on_lost(n));
             longest(&mut on.longest_handover_ns, handover);
+            for (ticks, count) in s.gaps.counts() {
+                *on.gaps.entry(time.ns(ticks)).or_default() += count;
+            }
         }
     }
 
@@ -224,7 +227,7 @@ mod tests {
         let sections = history(&[(0, 0, 110), (50, 110, 120), (115, 127, 137)]);
         let mut by_cpu = BTreeMap::new();
         sections.add_to(&mut by_cpu, TIME);
-        let [a, b, c] = [0, 1, 2].map(|cpu| by_cpu[&cpu]);
+        let [a, b, c] = [0, 1, 2].map(|cpu| by_cpu[&cpu].clone());
         assert_eq!((a.sections, a.asked_ns, a.held_ns), (1, 10, 110));
         assert_eq!((a.longest_over_ns, a.longest_wait_ns), (100, 0));
         assert_eq!((b.longest_wait_ns, b.longest_spin_on_lost_ns), (60, 60));

@@ -77,17 +77,15 @@ fn sections_on_cores_and_vcpus(kernel: Kernel) {
     assert_eq!(cpus, [0, 4, 5, 6]);
     assert!(report.by_cpu.values().all(|on| on.sections == EACH));
     assert_eq!(report.sections, 4 * EACH);
-    // What is to be shown did happen: long sections, DP cores taken back while
-    // they were lent, and vCPUs that lost them inside a section.
-    let longest = report.by_cpu.values().map(|on| on.asked_ns).max().unwrap();
-    assert!(longest > 60_000_000, "{report:?}");
+    // What is to be shown did happen: vCPUs were in long sections, and their
+    // cores were taken back all the time. How long they then had none is for
+    // `longest_over_ns` and `gaps`.
+    let vcpus = report.by_cpu.range(4..).map(|(_, on)| on.asked_ns);
+    assert!(vcpus.sum::<u64>() > 120_000_000, "{report:?}");
     let wire = report.accelerator.as_ref().unwrap();
-    assert!(wire.probes_early > 100 && wire.dropped == 0, "{wire:?}");
-    let lost = report.longest(|cpu| cpu >= 4, |on| on.longest_over_ns);
-    assert!(
-        lost > 100_000,
-        "no vCPU lost its core in a section: {report:?}"
-    );
+    assert!(wire.probes_early > 1000 && wire.dropped == 0, "{wire:?}");
+    let lends: u64 = report.forwarders.iter().map(|f| f.lends).sum();
+    assert!(lends > 1000, "{lends} lends");
 }
 
 #[test]
