@@ -4,7 +4,8 @@
 //! The modelled SmartNIC is four programs: `accelerator` makes packets and
 //! writes descriptors into [`rings`], one `forwarder` per DP core polls them,
 //! `cpwork` is the control plane, and `smartnic` starts them all and prints one
-//! [`report::SmartNic`]. `storm` and `hotplug` are stress programs.
+//! [`report::SmartNic`]. `storm` and `hotplug` are stress programs; `sections`
+//! uses the test driver's locks, beside the data plane.
 //!
 //! # Core time
 //! In the lab's measured mode virtual time advances by 1 ns for each
@@ -20,13 +21,16 @@
 //! and `smartnic --calibrate` runs once to learn N and once more to measure.
 #![warn(missing_docs)]
 
+pub mod accel;
 pub mod arrivals;
 pub mod cpus;
 pub mod debugger;
 pub mod keys;
 pub mod options;
+pub mod plane;
 pub mod report;
 pub mod rings;
+pub mod sections;
 pub mod spin;
 pub mod stat;
 pub mod time;

@@ -272,6 +272,78 @@ pub struct Features {
     pub rounds_by_cpu: BTreeMap<usize, u64>,
 }
 
+/// What the users of the test driver's locks have seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sections {
+    /// Threads that took the locks.
+    pub threads: usize,
+    /// Sections that all of them were to run, and ran.
+    pub sections: u64,
+    /// From the first section's start to the last one's end.
+    pub elapsed_ns: u64,
+    /// By the CPU on which a section ended.
+    pub by_cpu: BTreeMap<usize, SectionsOn>,
+    /// What was wrong with the locks; empty, or something is broken.
+    pub wrong: Vec<String>,
+    /// The accelerator's side of the data plane, where one ran.
+    pub accelerator: Option<Accelerator>,
+    /// The data plane's DP cores.
+    pub forwarders: Vec<Forwarder>,
+}
+
+impl Sections {
+    /// The longest of one kind of time, on the CPUs that are wanted.
+    pub fn longest(&self, wanted: impl Fn(usize) -> bool, time: fn(&SectionsOn) -> u64) -> u64 {
+        let on = self.by_cpu.iter().filter(|(cpu, _)| wanted(**cpu));
+        on.map(|(_, on)| time(on)).max().unwrap_or_default()
+    }
+
+    /// Times between two looks at the device, on the CPUs that are wanted and of
+    /// at least so many ns: how many, and the one at a quantile.
+    pub fn gaps(&self, wanted: impl Fn(usize) -> bool, least_ns: u64, quantile: f64) -> (u64, u64) {
+        let mut counts = BTreeMap::<u64, u64>::new();
+        let on = self.by_cpu.iter().filter(|(cpu, _)| wanted(**cpu));
+        for (ns, count) in on.flat_map(|(_, on)| on.gaps.range(least_ns..)) {
+            *counts.entry(*ns).or_default() += count;
+        }
+        let all: u64 = counts.values().sum();
+        let mut rest = ((all as f64 * quantile).ceil() as u64).max(1);
+        for (&ns, &count) in &counts {
+            if count >= rest {
+                return (all, ns);
+            }
+            rest -= count;
+        }
+        (0, 0)
+    }
+}
+
+/// Sections that ended on one CPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectionsOn {
+    /// How many.
+    pub sections: u64,
+    /// How long they were to last, all together.
+    pub asked_ns: u64,
+    /// How long they lasted, all together. What is more than asked was spent
+    /// without a core.
+    pub held_ns: u64,
+    /// The most that one lasted longer than asked.
+    pub longest_over_ns: u64,
+    /// The longest between two looks at the device.
+    pub longest_gap_ns: u64,
+    /// How often it did not look for how long: counts by the least ns; each is at
+    /// most a quarter longer.
+    pub gaps: BTreeMap<u64, u64>,
+    /// The longest wait for a lock.
+    pub longest_wait_ns: u64,
+    /// The longest part of a wait for which holders had no core.
+    pub longest_spin_on_lost_ns: u64,
+    /// The longest that a lock was free and wanted, until a section here took
+    /// it: a long one was handed to a CPU without a core.
+    pub longest_handover_ns: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +364,27 @@ mod tests {
                 a.value_at_quantile(quantile)
             );
         }
+    }
+
+    #[test]
+    fn gaps_of_several_cpus_are_one_distribution() {
+        let on = |gaps: &[(u64, u64)]| SectionsOn {
+            gaps: gaps.iter().copied().collect(),
+            ..SectionsOn::default()
+        };
+        let report = Sections {
+            by_cpu: BTreeMap::from([
+                (0, on(&[(9_000, 1)])),
+                (4, on(&[(10, 100), (80, 90)])),
+                (5, on(&[(80, 9), (500, 1)])),
+            ]),
+            ..Sections::default()
+        };
+        let vcpus = |cpu| cpu >= 4;
+        assert_eq!(report.gaps(vcpus, 50, 0.99), (100, 80));
+        assert_eq!(report.gaps(vcpus, 50, 1.0), (100, 500));
+        assert_eq!(report.gaps(vcpus, 0, 0.5), (200, 10));
+        assert_eq!(report.gaps(vcpus, 501, 0.5), (0, 0));
     }
 
     #[test]

@@ -143,6 +143,7 @@ fn every_program_has_help_and_names_unknown_options() {
         env!("CARGO_BIN_EXE_cpwork"),
         env!("CARGO_BIN_EXE_forwarder"),
         env!("CARGO_BIN_EXE_hotplug"),
+        env!("CARGO_BIN_EXE_sections"),
         env!("CARGO_BIN_EXE_smartnic"),
         env!("CARGO_BIN_EXE_storm"),
     ] {

@@ -127,6 +127,11 @@ impl Component {
         }
     }
 
+    /// The suite that its (first) packages are from.
+    pub fn suite(self) -> Suite {
+        self.parts().first().map_or(Suite::Stable, |p| p.suite)
+    }
+
     /// What the component is made from, as its stamp tells it.
     fn key(self) -> String {
         let mut key = format!("{FORMAT}");

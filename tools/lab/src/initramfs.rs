@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::components::Component;
 use crate::cpio::Tree;
 use crate::debs;
+use crate::driver;
 use crate::kernel::Kernel;
 
 /// Modules that the guest needs to talk to us, as far as they aren't built in.
@@ -66,7 +67,7 @@ pub enum Session<'a> {
 pub struct Contents<'a> {
     /// The kernel, for its modules.
     pub kernel: &'a Kernel,
-    /// Modules beyond those that the lab needs.
+    /// Modules beyond those that the lab needs; our test driver may be one.
     pub modules: &'a [String],
     /// Our own programs, put in /usr/bin.
     pub programs: &'a [PathBuf],
@@ -149,7 +150,11 @@ fn modules(cache: &Cache, contents: &Contents, tree: &mut Tree) -> Result<()> {
     let mut names = MODULES.to_vec();
     names.extend(contents.modules.iter().map(String::as_str));
     let mut list = String::new();
-    for module in contents.kernel.modules(cache, &names)? {
+    let mut modules = contents.kernel.modules(cache, &names)?;
+    if contents.modules.iter().any(|name| driver::is_named(name)) {
+        modules.push(driver::module(cache, contents.kernel)?);
+    }
+    for module in modules {
         tree.file(
             &format!("usr/lib/modules/taichi/{}.ko", module.name),
             0o644,

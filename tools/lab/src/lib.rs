@@ -14,6 +14,7 @@
 //!
 //! - [`machine`]: describes a guest; [`guest`] runs it
 //! - [`build`]: the firmware and what else runs in a guest
+//! - [`driver`]: the module that holds locks, built against a kernel's [`headers`]
 //! - [`components`]: what is installed, into the [`cache`] and nowhere else
 //! - [`check`]: all tests
 //! - [`stress`]: scenarios, short in tests and long in stress runs
@@ -29,7 +30,9 @@ pub mod components;
 pub mod cpio;
 pub mod debs;
 pub mod demo;
+pub mod driver;
 pub mod guest;
+pub mod headers;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;

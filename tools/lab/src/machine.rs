@@ -111,7 +111,8 @@ pub struct Machine {
     pub add: Vec<Add>,
     /// Debian packages that the guest gets.
     pub debs: Vec<String>,
-    /// Kernel modules that are loaded before the command runs.
+    /// Kernel modules that are loaded before the command runs: the kernel's own,
+    /// and our test driver ([`crate::driver::NAME`]).
     pub modules: Vec<String>,
     /// The firmware's flat image, instead of building ours.
     pub firmware: Option<PathBuf>,

@@ -81,7 +81,8 @@ struct Guest {
     /// Unpack a Debian arm64 package, and what it depends on, in the guest.
     #[arg(long, value_name = "PACKAGE")]
     deb: Vec<String>,
-    /// Load a kernel module, and what it depends on, before COMMAND runs.
+    /// Load a kernel module, and what it depends on, before COMMAND runs;
+    /// taichi-accel is our test driver, which holds locks.
     #[arg(long, value_name = "NAME")]
     module: Vec<String>,
     /// Further arguments of Linux.

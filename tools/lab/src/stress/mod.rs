@@ -17,6 +17,7 @@ use crate::progress;
 
 pub mod features;
 pub mod health;
+pub mod locks;
 pub mod matrix;
 pub mod power;
 pub mod probe;
