@@ -34,6 +34,7 @@ pub mod affinity;
 pub mod config;
 pub mod image;
 pub mod irouter;
+pub mod its;
 pub mod list_registers;
 pub mod platform;
 pub mod psci;
