@@ -41,6 +41,7 @@ pub mod devices;
 pub mod features;
 pub mod image;
 pub mod irouter;
+pub mod its;
 pub mod list_registers;
 pub mod platform;
 pub mod psci;
