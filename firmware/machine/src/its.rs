@@ -16,8 +16,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unreadable => {
-                "an ITS of the device tree can't be read: its frame overlaps the firmware \
-                 or lies outside of what is mapped; correct its reg property, or set vcpus=0"
+                "an ITS of the device tree overlaps the firmware, and can't be read; \
+                 correct its reg property, or set vcpus=0"
             }
             Self::PhysicalTargets => {
                 "the ITS addresses redistributors physically (GITS_TYPER.PTA); \
@@ -27,8 +27,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Checks the GITS_TYPER of each ITS (Arm IHI 0069, 12.19); `None` is one whose
-/// frame couldn't be read.
+/// Checks the GITS_TYPER of each ITS (Arm IHI 0069); `None` is one whose frame
+/// couldn't be read.
 ///
 /// # Errors
 /// The first ITS that can't serve vCPUs.

@@ -10,6 +10,7 @@ use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{context, gic, read_sysreg, shared};
+use taichi_machine::irouter;
 use taichi_machine::redist::Effect;
 use taichi_machine::sgi_page::{self, Filtered};
 use taichi_machine::trap::{self, AccessSize, Trap};
@@ -103,7 +104,7 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
         ));
     }
     if let Some(offset) = address.checked_sub(m.distributor.base())
-        && (0x6000..0x8000).contains(&offset)
+        && irouter::PAGES.contains(&offset)
     {
         return Some(router(m, core, offset, access));
     }
