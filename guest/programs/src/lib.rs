@@ -23,6 +23,8 @@
 pub mod arrivals;
 pub mod cpus;
 pub mod debugger;
+pub mod disk;
+pub mod interrupts;
 pub mod keys;
 pub mod options;
 pub mod report;
@@ -30,3 +32,4 @@ pub mod rings;
 pub mod spin;
 pub mod time;
 pub mod vectors;
+pub mod wire;

@@ -250,6 +250,30 @@ pub struct Hotplug {
     pub worst_online_ns: u64,
 }
 
+/// What `devices` has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// Interrupts by name.
+    pub interrupts: BTreeMap<String, Moved>,
+    /// Requests to disks.
+    pub requests: u64,
+    /// Frames that went to the other interface and came back.
+    pub frames: u64,
+    /// The longest that a request or a frame took, in ns.
+    pub longest_ns: u64,
+}
+
+/// What became of an interrupt whose receiver was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Controller and trigger.
+    pub source: String,
+    /// How often it was sent to each CPU, and came where it should.
+    pub sent: BTreeMap<usize, u64>,
+    /// How often it came to each CPU, in all.
+    pub came: BTreeMap<usize, u64>,
+}
+
 /// What `features` has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
