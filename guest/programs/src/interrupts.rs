@@ -69,6 +69,8 @@ fn one(line: &str, cpus: &[usize]) -> Option<Interrupt> {
     })
 }
 
+/// What Linux answers where only Linux may: 6.1, and 6.12.
+const MANAGED: [i32; 2] = [libc::EIO, libc::EPERM];
 const WANTED: &str = "smp_affinity_list";
 
 fn file(number: u32, name: &str) -> String {
@@ -83,8 +85,9 @@ fn file(number: u32, name: &str) -> String {
 pub fn send_to(number: u32, cpu: usize) -> Result<bool> {
     let affinity = file(number, WANTED);
     match fs::write(&affinity, cpu.to_string()) {
-        // EIO; Rust has no name for it.
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
+        Err(error) if error.raw_os_error().is_some_and(|e| MANAGED.contains(&e)) => {
+            return Ok(false);
+        }
         other => other.with_context(|| format!("{cpu} to {affinity}"))?,
     }
     Ok(true)

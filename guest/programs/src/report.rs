@@ -250,6 +250,24 @@ pub struct Hotplug {
     pub worst_online_ns: u64,
 }
 
+/// What `traps` has seen: entries to EL2 on all cores together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traps {
+    /// How long was looked at, in ns.
+    pub elapsed_ns: u64,
+    /// How many, by cause.
+    pub causes: BTreeMap<String, u64>,
+}
+
+impl Traps {
+    /// How many a minute had of this cause, rounded up.
+    pub fn a_minute(&self, cause: &str) -> u64 {
+        let count = self.causes.get(cause).copied().unwrap_or(0);
+        let minutes = self.elapsed_ns as f64 / 60e9;
+        (count as f64 / minutes).ceil() as u64
+    }
+}
+
 /// What `devices` has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Devices {

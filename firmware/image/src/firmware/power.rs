@@ -22,6 +22,7 @@ const ATTEMPTS: u32 = 1_000_000;
 /// The current context executed SMC (and has been stepped over it).
 #[inline(never)]
 pub fn call(core: &mut Core) -> Outcome {
+    shared::add(&core.counters().calls, 1);
     let m = machine();
     let x = *core.current().arguments();
     let function = x[0] as u32;
