@@ -277,8 +277,10 @@ pub struct Devices {
     pub requests: u64,
     /// Frames that went to the other interface and came back.
     pub frames: u64,
-    /// The longest that a request or a frame took, in ns.
-    pub longest_ns: u64,
+    /// The longest that a request took, in ns.
+    pub longest_request_ns: u64,
+    /// The longest that a frame took there and back, in ns.
+    pub longest_frame_ns: u64,
 }
 
 /// What became of an interrupt whose receiver was changed.

@@ -3,7 +3,7 @@
 //! there is traffic, and checks that each arrives where it should and that no
 //! request or frame is lost.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use taichi_guest::interrupts::{self, Interrupt};
 use taichi_guest::options::{self, Options};
 use taichi_guest::report::{Devices, Moved};
 use taichi_guest::time::{CoreTime, ticks};
-use taichi_guest::wire::{self, Address, End};
+use taichi_guest::wire::{Address, End};
 
 const HELP: &str = "\
 Traffic on all virtio disks and two network interfaces, while their interrupts are
@@ -335,7 +335,6 @@ impl Job {
             let since = ticks();
             worker.waits(since);
             let result = self.disk.request().with_context(|| self.name.clone());
-            // Said at once, for others may wait.
             fail(&result);
             worker.waits(0);
             worker.has_done(since);
@@ -346,37 +345,62 @@ impl Job {
 
 /// Keeps frames under way on the wire, and takes them when they come back.
 fn ask(shared: &Shared, worker: &Worker, mut near: End, far: Address) -> Result<()> {
-    let mut under_way = VecDeque::new();
-    let (mut next, mut expected) = (0, 0);
+    let mut under_way = UnderWay::default();
     loop {
         let over = shared.over.load(Relaxed);
-        if over && under_way.is_empty() {
+        if over && under_way.since.is_empty() {
             return Ok(());
         }
-        while !over && under_way.len() < WINDOW {
-            under_way.push_back(ticks());
-            near.send(next, far)?;
-            next += 1;
+        while !over && under_way.since.len() < WINDOW {
+            near.send(under_way.next(), far)?;
         }
-        worker.waits(under_way.front().copied().unwrap_or(0));
-        let received = near.receive();
-        fail(&received);
-        if let Some(number) = received? {
-            fail(&wire::in_order(number, expected));
-            expected += 1;
-            worker.has_done(under_way.pop_front().unwrap_or(0));
+        worker.waits(under_way.oldest());
+        let back = near
+            .receive()
+            .and_then(|n| n.map(|n| under_way.back(n)).transpose());
+        // Said at once, for others may wait.
+        fail(&back);
+        if let Some(since) = back? {
+            worker.has_done(since);
         }
-        worker.waits(under_way.front().copied().unwrap_or(0));
+    }
+}
+
+/// Frames that have not come back. Linux may change their order where it changes
+/// CPUs, but doesn't lose or double them.
+#[derive(Default)]
+struct UnderWay {
+    /// Ticks when each was sent.
+    since: BTreeMap<u64, u64>,
+    sent: u64,
+}
+
+impl UnderWay {
+    /// The number of another one that is sent now.
+    fn next(&mut self) -> u64 {
+        let number = self.sent;
+        self.since.insert(number, ticks());
+        self.sent += 1;
+        number
+    }
+
+    fn oldest(&self) -> u64 {
+        self.since.values().copied().min().unwrap_or(0)
+    }
+
+    /// One is back, that was sent at the time returned.
+    fn back(&mut self, number: u64) -> Result<u64> {
+        let since = self.since.remove(&number);
+        since.with_context(|| format!("frame {number} came back twice, or was never sent"))
     }
 }
 
 /// Sends back what comes.
 fn answer(shared: &Shared, end: &mut End) -> Result<()> {
-    let mut expected = 0;
     while !shared.wire_over.load(Relaxed) {
-        let echoed = end.echo(expected);
+        let echoed = end.echo();
         fail(&echoed);
-        expected += u64::from(echoed?);
+        echoed?;
     }
     Ok(())
 }
@@ -518,9 +542,10 @@ fn report(shared: &Shared, lines: &[u32], mut sent: Sent) -> Result<Devices> {
     }
     if let Some((wire, disks)) = shared.workers.split_last() {
         report.frames = wire.done.load(Relaxed);
+        report.longest_frame_ns = shared.time.ns(wire.longest.load(Relaxed));
         report.requests = disks.iter().map(|w| w.done.load(Relaxed)).sum();
+        let longest = disks.iter().map(|w| w.longest.load(Relaxed));
+        report.longest_request_ns = shared.time.ns(longest.max().unwrap_or(0));
     }
-    let longest = shared.workers.iter().map(|w| w.longest.load(Relaxed));
-    report.longest_ns = shared.time.ns(longest.max().unwrap_or(0));
     Ok(report)
 }
