@@ -4,7 +4,8 @@
 //! The modelled SmartNIC is four programs: `accelerator` makes packets and
 //! writes descriptors into [`rings`], one `forwarder` per DP core polls them,
 //! `cpwork` is the control plane, and `smartnic` starts them all and prints one
-//! [`report::SmartNic`]. `storm` and `hotplug` are stress programs.
+//! [`report::SmartNic`]. `storm`, `hotplug` and `devices` are stress
+//! programs; `traps` counts entries to EL2.
 //!
 //! # Core time
 //! In the lab's measured mode virtual time advances by 1 ns for each
