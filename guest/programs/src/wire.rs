@@ -150,6 +150,30 @@ impl End {
     }
 }
 
+/// What Linux counts of interfaces that tells where a frame was lost.
+pub fn counters(interfaces: &[&str]) -> String {
+    const COUNTERS: [&str; 6] = [
+        "tx_packets",
+        "tx_dropped",
+        "rx_packets",
+        "rx_dropped",
+        "rx_errors",
+        "rx_missed_errors",
+    ];
+    let mut text = String::new();
+    for interface in interfaces {
+        text += &format!("{interface}:");
+        for name in COUNTERS {
+            let path = format!("/sys/class/net/{interface}/statistics/{name}");
+            let count = fs::read_to_string(&path).unwrap_or_default();
+            text += &format!(" {name} {}", count.trim());
+        }
+        text += "; ";
+    }
+    // The seventh of each line's numbers: receive buffers in use.
+    text + &fs::read_to_string("/proc/net/packet").unwrap_or_default()
+}
+
 /// The body of frame `number`.
 fn fill(body: &mut [u8], number: u64) {
     let (head, rest) = body.split_at_mut(NUMBER);

@@ -11,7 +11,7 @@ use taichi_guest::cpus::Cpus;
 use taichi_guest::disk::Disk;
 use taichi_guest::interrupts::{self, Interrupt};
 use taichi_guest::time::ticks;
-use taichi_guest::wire::{Address, End};
+use taichi_guest::wire::{self, Address, End};
 
 use crate::watch::{Shared, Worker, fail};
 
@@ -139,9 +139,11 @@ pub fn ask(shared: &Shared, worker: &Worker, mut near: End, far: Address) -> Res
             return Ok(());
         }
         while !over && under_way.since.len() < WINDOW {
-            near.send(under_way.next(), far)?;
+            let sent = near.send(under_way.next(), far);
+            fail(&sent);
         }
         worker.waits(under_way.oldest());
+        fail(&under_way.check(shared.limit));
         let back = near
             .receive()
             .and_then(|n| n.map(|n| under_way.back(n)).transpose());
@@ -169,6 +171,23 @@ impl UnderWay {
         self.since.insert(number, ticks());
         self.sent += 1;
         number
+    }
+
+    /// # Errors
+    /// The oldest has been under way for nine tenths of `limit` ticks.
+    fn check(&self, limit: u64) -> Result<()> {
+        let lost = self.since.iter().min_by_key(|(_, since)| **since);
+        let Some((number, since)) = lost else {
+            return Ok(());
+        };
+        ensure!(
+            ticks().saturating_sub(*since) < limit / 10 * 9,
+            "frame {number} of {} doesn't come back; {} are under way; {}",
+            self.sent,
+            self.since.len(),
+            wire::counters(&["eth0", "eth1"])
+        );
+        Ok(())
     }
 
     fn oldest(&self) -> u64 {
