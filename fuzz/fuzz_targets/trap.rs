@@ -6,10 +6,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use taichi_machine::affinity::{Mpidr, vcpu_mpidr};
-use taichi_machine::irouter::{FIRST, LAST, Router};
+use taichi_machine::irouter::{PAGES, Router};
 use taichi_machine::psci::{CpuId, Psci};
 use taichi_machine::redist::VirtualRedistributor;
 use taichi_machine::sgi_page::{Filtered, PROTECTED, filter};
+use taichi_machine::spi::Spi;
 use taichi_machine::trap::{AccessSize, SgiTargets, Trap, fault_ipa, loaded};
 
 /// One trap: ESR_EL2, FAR_EL2 and a general register.
@@ -21,7 +22,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut psci = Psci::new(&cores, &vcpus, 0);
     let mut frame = VirtualRedistributor::new(vcpus[0], 0x11, 0x43b, true);
     let mut router = Router::new();
-    let mut routes = [0u64; 0x2000 / 8];
+    let mut routes = [0u64; (PAGES.end - PAGES.start) as usize / 8];
     for (esr, far, value) in steps {
         let offset = fault_ipa(0, far) as u32 | (far >> 32) as u32 & 0x1_f000;
         match Trap::decode(esr) {
@@ -44,13 +45,13 @@ fuzz_target!(|steps: Vec<Step>| {
                     let write = router.write(offset, size, value, &vcpus, cores[0]);
                     let Some(write) = write else { continue };
                     if write.size == AccessSize::Double
-                        && let Some(route) = write.offset.checked_sub(0x6000)
+                        && let Some(route) = write.offset.checked_sub(PAGES.start as u32)
                         && let Some(route) = routes.get_mut(route as usize / 8)
                     {
                         *route = write.value;
                         // Around them are reserved registers, which pass.
-                        let spi = (FIRST..LAST + 8).contains(&write.offset);
-                        assert!(!spi || !vcpus.iter().any(|v| v.value() == write.value));
+                        let spi = Spi::routed_at(write.offset);
+                        assert!(spi.is_none() || !vcpus.iter().any(|v| v.value() == write.value));
                     }
                 } else {
                     let read = frame.read(offset, size);

@@ -102,6 +102,29 @@ pub struct Core {
     /// Ticks this core was taken from busy native code: what Linux calls stolen
     /// time. What a poller gives away by a yield isn't, nor is idle time.
     pub stolen_ticks: AtomicU64,
+    /// Of [`Self::traps`]: loads and stores that stage 2 doesn't let through, by
+    /// [`Page`].
+    pub accesses: [AtomicU64; 5],
+    /// Of [`Self::traps`]: system registers, but for SGI sends.
+    pub registers: AtomicU64,
+    /// Of [`Self::traps`]: SMC, that is PSCI and other calls of SMCCC.
+    pub calls: AtomicU64,
+}
+
+/// What stage 2 keeps from Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Page {
+    /// The doorbell, but for yields, and the control page.
+    Window = 0,
+    /// A vCPU's redistributor.
+    Redistributor = 1,
+    /// Where the distributor sends SPIs (`GICD_IROUTER<n>`).
+    Router = 2,
+    /// The SGI and PPI page of a real core's redistributor.
+    Private = 3,
+    /// Nothing of Linux's: a bus error.
+    Nothing = 4,
 }
 
 impl Core {
@@ -122,6 +145,9 @@ impl Core {
             sgis: AtomicU64::new(0),
             rotations: AtomicU64::new(0),
             stolen_ticks: AtomicU64::new(0),
+            accesses: [const { AtomicU64::new(0) }; 5],
+            registers: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
         }
     }
 

@@ -15,7 +15,7 @@ pub const HYP_TIMER: u32 = 26;
 /// The virtual timer.
 pub const VIRTUAL_TIMER: u32 = 27;
 /// From here to 1023: no interrupt. LPIs start at 8192.
-pub const SPURIOUS: u32 = 1020;
+const SPURIOUS: u32 = 1020;
 /// The first LPI.
 pub const FIRST_LPI: u32 = 8192;
 

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where device interrupts go: `GICD_IROUTER<n>` (GIC architecture, 12.9.22), the
-//! only registers of the distributor that trap.
+//! Where device interrupts go: `GICD_IROUTER<n>` and `GICD_IROUTER<n>E` (Arm IHI
+//! 0069), the only registers of the distributor that trap.
 //!
 //! The real distributor knows no vCPU. A route to one becomes a route to the
 //! boot core, which never goes offline, and reads back as asked; Linux handles
 //! an interrupt on whatever CPU it arrives.
 
 use crate::affinity::Mpidr;
+use crate::spi::{self, Spi};
 use crate::trap::AccessSize;
+use core::ops::Range;
 
-/// Offset of GICD_IROUTER32 from the distributor's base: the first SPI's.
-pub const FIRST: u32 = 0x6100;
-/// Offset of GICD_IROUTER1019: the last SPI's.
-pub const LAST: u32 = 0x7fd8;
-/// SPIs: INTIDs 32 to 1019.
-const SPIS: usize = 988;
+/// The pages that trap, from the distributor's base: SPIs, then extended SPIs.
+/// Without extended ones theirs are reserved, and passed through.
+pub const PAGES: Range<u64> = 0x6000..0xa000;
 /// Aff3 is in the high half of a register.
 const HIGH_HALF: u32 = 4;
 /// `GICD_IROUTER<n>`.Interrupt_Routing_Mode: any core takes it.
@@ -34,8 +33,8 @@ pub struct PhysicalWrite {
 /// The SPIs that Linux routed to vCPUs.
 #[derive(Clone, Debug)]
 pub struct Router {
-    /// By INTID - 32: 0, or one more than the vCPU's index.
-    vcpu: [u8; SPIS],
+    /// By [`Spi::index`]: 0, or one more than the vCPU's index.
+    vcpu: [u8; spi::COUNT],
 }
 
 impl Default for Router {
@@ -47,14 +46,9 @@ impl Default for Router {
 impl Router {
     /// No SPI is routed to a vCPU.
     pub const fn new() -> Self {
-        Self { vcpu: [0; SPIS] }
-    }
-
-    /// The index of the SPI whose register holds `offset`.
-    fn spi(offset: u32) -> Option<usize> {
-        (FIRST..LAST + 8)
-            .contains(&offset)
-            .then(|| (offset - FIRST) as usize / 8)
+        Self {
+            vcpu: [0; spi::COUNT],
+        }
     }
 
     /// A store of `size` at `offset` bytes from the distributor's base: what
@@ -72,9 +66,10 @@ impl Router {
             size,
             value,
         };
-        let Some(slot) = Self::spi(offset).and_then(|spi| self.vcpu.get_mut(spi)) else {
+        let Some(spi) = Spi::routed_at(offset) else {
             return Some(as_asked);
         };
+        let slot = &mut self.vcpu[spi.index()];
         let before = vcpus
             .get(usize::from(*slot).wrapping_sub(1))
             .map(|vcpu| vcpu.value());
@@ -111,7 +106,7 @@ impl Router {
     /// A load of `size` at `offset` bytes from the distributor's base, where
     /// the real distributor gave `physical`: what Linux gets.
     pub fn read(&self, offset: u32, size: AccessSize, physical: u64, vcpus: &[Mpidr]) -> u64 {
-        let slot = Self::spi(offset).and_then(|spi| self.vcpu.get(spi));
+        let slot = Spi::routed_at(offset).and_then(|spi| self.vcpu.get(spi.index()));
         let vcpu = slot.and_then(|&slot| vcpus.get(usize::from(slot).wrapping_sub(1)));
         vcpu.map_or(physical, |vcpu| {
             vcpu.value() >> (8 * (offset & 7)) & size.mask()
@@ -191,6 +186,26 @@ mod tests {
     }
 
     #[test]
+    fn extended_spis_have_routes_of_their_own() {
+        let (vcpus, boot) = machine();
+        let mut router = Router::new();
+        let to = |offset, value| {
+            Some(PhysicalWrite {
+                offset,
+                size: Double,
+                value,
+            })
+        };
+        let to_vcpu = router.write(0x8100, Double, vcpus[1].value(), &vcpus, boot);
+        assert_eq!(to_vcpu, to(0x8100, boot.value()));
+        assert_eq!(router.read(0x8100, Double, 1, &vcpus), vcpus[1].value());
+        // INTID 32's, which has the same number among its own.
+        assert_eq!(router.read(0x6100, Double, 1, &vcpus), 1);
+        assert_eq!(router.write(0x8100, Double, 3, &vcpus, boot), to(0x8100, 3));
+        assert_eq!(router.read(0x8100, Double, 3, &vcpus), 3);
+    }
+
+    #[test]
     fn any_core_is_no_vcpu() {
         let (vcpus, boot) = machine();
         let value = ANY | vcpus[0].value();
@@ -211,7 +226,8 @@ mod tests {
         /// Against real registers and a model of what Linux asked for.
         #[test]
         fn linux_reads_what_it_wrote(
-            writes in proptest::collection::vec((0u32..8, any::<bool>(), 0usize..6), 1..64)
+            writes in proptest::collection::vec((0u32..8, any::<bool>(), 0usize..6), 1..64),
+            first in prop_oneof![Just(0x6100u32), Just(0x7fa0), Just(0x8000), Just(0x9fc0)],
         ) {
             let (vcpus, boot) = machine();
             let names: Vec<u64> =
@@ -220,7 +236,7 @@ mod tests {
             let mut real = [0u64; 8];
             let mut asked = [0u64; 8];
             for (spi, halves, target) in writes {
-                let (offset, value) = (FIRST + spi * 8, names[target]);
+                let (offset, value) = (first + spi * 8, names[target]);
                 asked[spi as usize] = value;
                 let stores: &[_] = if halves {
                     &[(0, Word, value & 0xffff_ffff), (4, Word, value >> 32)]
@@ -229,13 +245,13 @@ mod tests {
                 };
                 for &(at, size, value) in stores {
                     let write = router.write(offset + at, size, value, &vcpus, boot).unwrap();
-                    let cell = &mut real[(write.offset - FIRST) as usize / 8];
+                    let cell = &mut real[(write.offset - first) as usize / 8];
                     let shift = 8 * (write.offset & 7);
                     *cell = *cell & !(write.size.mask() << shift) | write.value << shift;
                 }
                 for i in 0..8u32 {
                     let cell = real[i as usize];
-                    let read = router.read(FIRST + i * 8, Double, cell, &vcpus);
+                    let read = router.read(first + i * 8, Double, cell, &vcpus);
                     prop_assert_eq!(read, asked[i as usize]);
                     prop_assert!(!vcpus.iter().any(|vcpu| vcpu.value() == cell));
                 }

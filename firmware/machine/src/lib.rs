@@ -13,6 +13,7 @@
 //! - [`platform`]: what the device tree says about the machine
 //! - [`tree`]: the device tree that Linux gets to see
 //! - [`image`]: the header of an arm64 kernel
+//! - [`its`]: whether Interrupt Translation Services can serve vCPUs
 //! - [`stage2`]: translation tables, for Linux's stage 2 and EL2's own stage 1
 //!
 //! At every trap (no allocation, no panic, no formatting):
@@ -24,6 +25,7 @@
 //! - [`redist`]: the GIC redistributor of a vCPU
 //! - [`sgi_page`]: Linux's stores to the redistributor of a real core
 //! - [`devices`]: device interrupts for a crash kernel on a vCPU
+//! - [`spi`]: device interrupts and their registers
 //! - [`irouter`]: where device interrupts are routed
 //! - [`features`]: which features of its cores Linux gets to see
 //! - [`debug`]: breakpoints, watchpoints and single-step of each CPU
@@ -41,12 +43,14 @@ pub mod devices;
 pub mod features;
 pub mod image;
 pub mod irouter;
+pub mod its;
 pub mod list_registers;
 pub mod platform;
 pub mod psci;
 pub mod redist;
 pub mod sgi_page;
 pub mod smccc;
+pub mod spi;
 pub mod stage2;
 pub mod trap;
 pub mod tree;

@@ -4,8 +4,9 @@
 //! The modelled SmartNIC is four programs: `accelerator` makes packets and
 //! writes descriptors into [`rings`], one `forwarder` per DP core polls them,
 //! `cpwork` is the control plane, and `smartnic` starts them all and prints one
-//! [`report::SmartNic`]. `storm` and `hotplug` are stress programs; `sections`
-//! uses the test driver's locks, beside the data plane.
+//! [`report::SmartNic`]. `storm`, `hotplug` and `devices` are stress programs;
+//! `sections` uses the test driver's locks, beside the data plane; `traps` counts
+//! entries to EL2.
 //!
 //! # Core time
 //! In the lab's measured mode virtual time advances by 1 ns for each
@@ -25,6 +26,8 @@ pub mod accel;
 pub mod arrivals;
 pub mod cpus;
 pub mod debugger;
+pub mod disk;
+pub mod interrupts;
 pub mod keys;
 pub mod options;
 pub mod plane;
@@ -35,3 +38,4 @@ pub mod spin;
 pub mod stat;
 pub mod time;
 pub mod vectors;
+pub mod wire;

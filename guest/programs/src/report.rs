@@ -263,6 +263,50 @@ pub struct Saturate {
     pub elapsed_ns: u64,
 }
 
+/// What `traps` has seen: entries to EL2 on all cores together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traps {
+    /// How long was looked at, in ns.
+    pub elapsed_ns: u64,
+    /// How many, by cause.
+    pub causes: BTreeMap<String, u64>,
+}
+
+impl Traps {
+    /// How many a minute had of this cause, rounded up.
+    pub fn a_minute(&self, cause: &str) -> u64 {
+        let count = self.causes.get(cause).copied().unwrap_or(0);
+        let minutes = self.elapsed_ns as f64 / 60e9;
+        (count as f64 / minutes).ceil() as u64
+    }
+}
+
+/// What `devices` has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// Interrupts by name.
+    pub interrupts: BTreeMap<String, Moved>,
+    /// Requests to disks.
+    pub requests: u64,
+    /// Frames that went to the other interface and came back.
+    pub frames: u64,
+    /// The longest that a request took, in ns.
+    pub longest_request_ns: u64,
+    /// The longest that a frame took there and back, in ns.
+    pub longest_frame_ns: u64,
+}
+
+/// What became of an interrupt whose receiver was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Controller and trigger.
+    pub source: String,
+    /// How often it was sent to each CPU, and came where it should.
+    pub sent: BTreeMap<usize, u64>,
+    /// How often it came to each CPU, in all.
+    pub came: BTreeMap<usize, u64>,
+}
+
 /// What `features` has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {

@@ -24,6 +24,7 @@ use taichi_machine::affinity::Mpidr;
 use taichi_machine::config::{self, Config, Console};
 use taichi_machine::image::ImageHeader;
 use taichi_machine::irouter::Router;
+use taichi_machine::its;
 use taichi_machine::platform::{Conduit, Loader, Platform};
 use taichi_machine::psci::{CpuId, Psci};
 use taichi_machine::redist::VirtualRedistributor;
@@ -198,18 +199,10 @@ fn check_machine(platform: &Platform, config: &Config) -> Result<(), String> {
     if gic::list_registers() < taichi_machine::list_registers::COUNT {
         return Err("the GIC's virtual interface has fewer than 4 list registers".into());
     }
-    if config.vcpus > 0 && !platform.gic.its.is_empty() {
-        // GITS_TYPER.PTA: targets are addresses, which emulated frames have not.
-        for its in &platform.gic.its {
-            let typer = Frame::new(its.start, 0x10000).map_or(0, |its| its.read(8, 8));
-            if typer & 1 << 19 != 0 {
-                return Err(
-                    "the ITS addresses redistributors physically (GITS_TYPER.PTA); \
-                            vCPUs need processor numbers"
-                        .into(),
-                );
-            }
-        }
+    if config.vcpus > 0 {
+        let frames = platform.gic.its.iter();
+        let typers = frames.map(|its| Some(Frame::new(its.start, 0x10000)?.read(8, 8)));
+        its::check(typers).map_err(|refusal| refusal.to_string())?;
     }
     Ok(())
 }

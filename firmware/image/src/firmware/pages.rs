@@ -6,10 +6,12 @@ use super::hot::HOT;
 use super::machine::{Machine, machine};
 use super::{crash, sync, vcpu};
 use core::sync::atomic::Ordering::SeqCst;
+use taichi_abi::telemetry::Page;
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
 use taichi_el2::{context, gic, read_sysreg, shared};
+use taichi_machine::irouter;
 use taichi_machine::redist::Effect;
 use taichi_machine::sgi_page::{self, Filtered};
 use taichi_machine::trap::{self, AccessSize, Trap};
@@ -68,6 +70,7 @@ pub fn access(core: &mut Core, esr: u64) -> Outcome {
             core.give(rt, trap::loaded(value, size, sign_extend, wide))
         }
         None => {
+            count(core, Page::Nothing);
             sync::refuse(core, esr);
             context::inject_abort();
             Outcome::Resume
@@ -75,14 +78,21 @@ pub fn access(core: &mut Core, esr: u64) -> Outcome {
     }
 }
 
+/// Counts an access by what is there.
+fn count(core: &Core, page: Page) {
+    shared::add(&core.counters().accesses[page as usize], 1);
+}
+
 /// The value loaded (anything for a store), or `None` if nothing is there.
 fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     let address = access.address;
     if address & !0xfff == m.pages.doorbell {
+        count(core, Page::Window);
         let id = access.address & 0xfff == doorbell::ID as u64;
         return Some(if id { doorbell::MAGIC } else { 0 });
     }
     if address & !0xfff == m.pages.control {
+        count(core, Page::Window);
         if let Some(value) = access.store
             && address & 0xfff == control::PROBE as u64
         {
@@ -93,6 +103,7 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     if let Some(offset) = address.checked_sub(m.pages.redistributors)
         && offset < m.vcpus as u64 * REDISTRIBUTOR
     {
+        count(core, Page::Redistributor);
         let vcpu = (offset / REDISTRIBUTOR) as usize;
         return Some(virtual_redistributor(
             m,
@@ -103,8 +114,9 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
         ));
     }
     if let Some(offset) = address.checked_sub(m.distributor.base())
-        && (0x6000..0x8000).contains(&offset)
+        && irouter::PAGES.contains(&offset)
     {
+        count(core, Page::Router);
         return Some(router(m, core, offset, access));
     }
     for target in &m.core[..m.cores] {
@@ -112,6 +124,7 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
         if let Some(offset) = address.checked_sub(frame.base())
             && (SGI_BASE..SGI_BASE + 0x1000).contains(&offset)
         {
+            count(core, Page::Private);
             return Some(real_sgi_page(frame, offset, access));
         }
     }

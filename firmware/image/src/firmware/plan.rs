@@ -13,6 +13,7 @@ use taichi_el2::memory::{self, TablePool};
 use taichi_el2::mmio::Frame;
 use taichi_el2::read_sysreg;
 use taichi_machine::affinity::Mpidr;
+use taichi_machine::irouter::PAGES as ROUTES;
 use taichi_machine::platform::Platform;
 use taichi_machine::stage2::{self, Access, Kind, Tables};
 use taichi_machine::tree::Edits;
@@ -20,8 +21,6 @@ use taichi_machine::tree::Edits;
 /// Bytes of one vCPU's redistributor frames.
 const REDISTRIBUTOR: u64 = 0x2_0000;
 const SGI_BASE: u64 = 0x1_0000;
-/// The two pages of GICD_IROUTER<n>.
-const ROUTER: Range<u64> = 0x6000..0x8000;
 /// VTTBR_EL2.VMID: one for all contexts.
 const VMID: u64 = 1 << 48;
 const P: u64 = PAGE as u64;
@@ -120,7 +119,7 @@ fn for_linux(platform: &Platform, real: &[Frame]) -> Vec<(Range<u64>, Access)> {
         (stolen.end..telemetry.start, Access::None),
         (telemetry.clone(), Access::ReadOnly),
         (telemetry.end..reserved.end, Access::None),
-        (gicd + ROUTER.start..gicd + ROUTER.end, Access::None),
+        (gicd + ROUTES.start..gicd + ROUTES.end, Access::None),
     ]);
     regions.extend(real.iter().map(|frame| {
         let sgi = frame.base() + SGI_BASE;

@@ -14,6 +14,7 @@ use taichi_el2::vectors::Outcome;
 use taichi_el2::{boot, fault, gic, shared, smc, timer};
 use taichi_machine::psci::{ALREADY_ON, Action, CpuId, DENIED, ON_PENDING, SUCCESS};
 use taichi_machine::smccc::Answer;
+use taichi_machine::spi::Spi;
 
 /// How often CPU_ON is tried again while the core is still on its way off.
 const ATTEMPTS: u32 = 1_000_000;
@@ -21,6 +22,7 @@ const ATTEMPTS: u32 = 1_000_000;
 /// The current context executed SMC (and has been stepped over it).
 #[inline(never)]
 pub fn call(core: &mut Core) -> Outcome {
+    shared::add(&core.counters().calls, 1);
     let m = machine();
     let x = *core.current().arguments();
     let function = x[0] as u32;
@@ -170,16 +172,17 @@ fn stop_core(m: &Machine, core: &mut Core) -> Outcome {
 /// to the distributor, which sends them where Linux routed them meanwhile. (An
 /// LPI can't be made pending again that way; Linux moves those by the ITS.)
 pub fn return_interrupts(m: &Machine, core: &mut Core) {
-    const ISPENDR: u64 = 0x200;
     if core.is_dp() {
         return;
     }
     let lists = core.current().lists();
     gic::refresh(lists);
     let waiting = lists.lr.map(|lr| if lr >> 62 != 0 { lr as u32 } else { 0 });
-    for intid in waiting.into_iter().filter(|i| (32..1020).contains(i)) {
-        m.distributor
-            .write32(ISPENDR + u64::from(intid / 32 * 4), 1 << (intid % 32));
-        gic::deactivate(intid);
+    for intid in waiting {
+        if let Some(spi) = Spi::new(intid) {
+            let (offset, bit) = spi.pending();
+            m.distributor.write32(u64::from(offset), bit);
+            gic::deactivate(intid);
+        }
     }
 }

@@ -10,14 +10,12 @@ use taichi_el2::gic;
 use taichi_el2::mmio::Frame;
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
+use taichi_machine::spi::Spi;
 
 /// GICR_ISPENDR0, GICR_ICPENDR0 and GICR_IPRIORITYR<n> of a redistributor.
 const GICR_ISPENDR0: u64 = 0x1_0200;
 const GICR_ICPENDR0: u64 = 0x1_0280;
 const GICR_IPRIORITYR: u64 = 0x1_0400;
-/// The distributor's GICD_ISPENDR<n> and GICD_IPRIORITYR<n>.
-const GICD_ISPENDR: u64 = 0x200;
-const GICD_IPRIORITYR: u64 = 0x400;
 
 /// A PPI that is the level of a timer, or the maintenance interrupt, came
 /// without its cause. Either the level is late to go, then it has gone now; or
@@ -58,12 +56,15 @@ pub fn calm(core: &mut Core, intid: u32) {
             frame.write(GICR_IPRIORITYR + at, 1, priority);
             frame.write32(GICR_ISPENDR0, 1 << intid);
         }
-        32..gic::SPURIOUS => {
+        _ => {
+            let Some(spi) = Spi::new(intid) else {
+                return;
+            };
+            let (offset, bit) = spi.pending();
             let distributor = &machine().distributor;
-            distributor.write(GICD_IPRIORITYR + at, 1, priority);
-            distributor.write32(GICD_ISPENDR + at / 32 * 4, 1 << (intid % 32));
+            distributor.write(u64::from(spi.priority()), 1, priority);
+            distributor.write32(u64::from(offset), bit);
         }
-        _ => return,
     }
     if intid >= 16 && intid != gic::VIRTUAL_TIMER {
         gic::deactivate(intid);

@@ -132,6 +132,7 @@ fn system_register(core: &mut Core, op: u32, rt: u8, write: bool, esr: u64) -> O
     const CNTP_TVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 0);
     const CNTP_CTL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 1);
     const CNTP_CVAL_EL0: u32 = trap::sysreg(3, 3, 14, 2, 2);
+    shared::add(&core.counters().registers, 1);
     let value = core.current().get_x(rt);
     let read = match (op, write) {
         (trap::ICC_CTLR_EL1, true) => {

@@ -209,7 +209,7 @@ fn page(random: &mut Pattern) -> u64 {
         1 => windows.control.base,
         2 => any(windows.telemetry.base, windows.telemetry.size),
         3 => any(firmware.base, firmware.size),
-        4 => machine.gicd + gic::GICD_IROUTER + (r >> 8 & 0x1000),
+        4 => machine.gicd + gic::GICD_IROUTER + (r >> 8 & 0x3000),
         5 => any(machine.gicr[1].base, machine.gicr[1].size),
         _ => pick(cpu::all(), random).frame + gic::SGI_PAGE,
     }

@@ -11,6 +11,9 @@ use crate::guest::tests::await_or_fail;
 
 /// Each vCPU has a frame that says who it is, and the last frame says so.
 pub fn frame() {
+    // GICR_TYPER.Processor_Number and PPInum.
+    const BOOT: u64 = 0xffff << 8 | 0x1f << 27;
+    let boot = sys::read64(cpu::all()[0].frame + gic::GICR_TYPER);
     let last = cpu::vcpus().map(|v| v.frame).max().unwrap_or(0);
     for vcpu in cpu::vcpus() {
         let frame = vcpu.frame;
@@ -34,7 +37,17 @@ pub fn frame() {
             (typer >> 4 & 1 == 1) == (frame == last),
             "TYPER {typer:#x}: wrong Last"
         );
-        check!(typer & 0xa == 0, "TYPER {typer:#x}: VLPIS or DirectLPI");
+        check!(
+            typer & 0x8e == 0,
+            "TYPER {typer:#x}: VLPIS, Dirty, DirectLPI or RVPEID"
+        );
+        check!(typer & 1 == 1, "TYPER {typer:#x}: no PLPIS");
+        check!(
+            (typer ^ boot) & BOOT == 0,
+            "TYPER {typer:#x}: not the boot core's Processor_Number and PPInum, {boot:#x}"
+        );
+        let control = sys::read32(frame);
+        check!(control & 1 << 2 == 0, "CTLR {control:#x}: IR");
         let revision = sys::read32(frame + 0xffe8) >> 4 & 0xf;
         check!(revision == 3, "PIDR2 says GICv{revision}");
         let waker = sys::read32(frame + gic::GICR_WAKER);
@@ -101,8 +114,8 @@ pub fn enable_and_pend() {
     }
 }
 
-/// A route to a vCPU reads back as written, and the interrupt arrives once,
-/// wherever that is.
+/// A route reads back as written, and the interrupt arrives once: at the core
+/// that it names, or at the boot core where it names a vCPU.
 pub fn irouter() {
     const INTID: u32 = 61;
     let gicd = cpu::machine().gicd;
@@ -121,10 +134,14 @@ pub fn irouter() {
             u64::from(half) == vcpu.mpidr & 0xffff_ffff,
             "half of IROUTER is {half:#x}"
         );
+        let receiver = if vcpu.virt { &cpu::all()[0] } else { vcpu };
+        let here = receiver.spis.load(Relaxed);
         let before = sum();
         gic::raise_spi(gicd, INTID);
         await_or_fail("an SPI routed to a vCPU", || sum() != before);
         sys::spin(1_000);
         check!(sum() == before + 1, "an SPI came {} times", sum() - before);
+        let taken = receiver.spis.load(Relaxed) - here;
+        check!(taken == 1, "an SPI came elsewhere than to its receiver");
     }
 }
