@@ -50,6 +50,9 @@ pub struct Header {
     pub epitaph_offset: AtomicU32,
     /// 0.
     pub reserved: AtomicU32,
+    /// Times a core was interrupted again because nobody had done what it had
+    /// been interrupted for. Not 0 means that interrupts between cores get lost.
+    pub kicks_again: AtomicU64,
 }
 
 /// What a core does, as [`Core::state`] tells it in its low 8 bits.
@@ -166,7 +169,7 @@ pub struct Vcpu {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 72);
+    assert!(size_of::<Header>() == 80);
     assert!(size_of::<Core>() == 256);
     assert!(size_of::<Vcpu>() == 128);
 };

@@ -110,6 +110,11 @@ impl Handover {
         Mail(self.mail.swap(0, SeqCst))
     }
 
+    /// Any core: what is in the mailbox now, which stays there.
+    pub fn peek(&self) -> Mail {
+        Mail(self.mail.load(SeqCst))
+    }
+
     /// Owner: takes the levels of `wanted` only; the others stay for the SGI 0
     /// that was raised for them.
     #[inline]

@@ -15,6 +15,9 @@
 //! [`Scheduler::deadline`].
 
 mod guardian;
+mod watch;
+
+pub use watch::WATCH;
 
 use crate::queue::Queue;
 use crate::state::{CoreId, CoreState, Illegal, Role, VcpuId, VcpuState, Why};
@@ -82,6 +85,8 @@ struct Core {
     wards: u64,
     /// Not taken by force before this time: native code has its turn.
     turn: u64,
+    /// When it looks for lost kicks next: one core does.
+    watch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +108,7 @@ const BLANK_CORE: Core = Core {
     until: NEVER,
     wards: NEVER,
     turn: 0,
+    watch: NEVER,
 };
 const BLANK_VCPU: Vcpu = Vcpu {
     state: VcpuState::Off,

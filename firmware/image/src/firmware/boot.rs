@@ -6,13 +6,14 @@
 use super::crash::Crash;
 use super::hot::HOT;
 use super::machine::{self, CoreShared, Frames, Machine, Pages};
+use super::watch::Seen;
 use super::{plan, sgi};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutex;
-use taichi_abi::telemetry;
+use taichi_abi::{MAX_CORES, telemetry};
 use taichi_el2::boot::Loaded;
 use taichi_el2::context::Controls;
 use taichi_el2::mmio::Frame;
@@ -342,7 +343,11 @@ fn machine(
         patience: ticks(config.patience_ns),
         forced_slice: ticks(config.patience_ns / 4),
     };
-    *HOT.sched.lock() = Scheduler::new(params, &roles, vcpus.len());
+    let mut sched = Scheduler::new(params, &roles, vcpus.len());
+    if !vcpus.is_empty() {
+        sched = sched.watched_by(boot_core);
+    }
+    *HOT.sched.lock() = sched;
     let mut psci = Psci::new(cores, vcpus, boot_core);
     let below = smc::Below::ask();
     psci.below = below.psci;
@@ -376,6 +381,7 @@ fn machine(
         )
         .unwrap_or(redistributors[0]),
         crash: Crash::new(),
+        seen: [Seen::NOTHING; MAX_CORES],
         smccc: Smccc { below: below.smccc },
         nanoseconds: Nanoseconds::new(timer::frequency()),
     }

@@ -227,6 +227,12 @@ pub fn rearm(core: &mut Core, deadline: u64) {
 fn wait(core: &mut Core) -> Outcome {
     let id = core.id();
     let spin = machine().spin;
+    // Its SGI 0 may have come before the level, or not at all.
+    if HOT.hand(id).peek().has(Mail::NATIVE_SGI) {
+        HOT.hand(id).take_only(Mail::NATIVE_SGI);
+        native_sgi(core);
+        return Outcome::Resume;
+    }
     let mut sched = HOT.sched.lock();
     let kicks = legal(sched.wait(id));
     drop(sched);

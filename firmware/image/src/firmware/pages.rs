@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
-use taichi_el2::{context, gic, read_sysreg, shared};
+use taichi_el2::{context, read_sysreg, shared};
 use taichi_machine::redist::Effect;
 use taichi_machine::sgi_page::{self, Filtered};
 use taichi_machine::trap::{self, AccessSize, Trap};
@@ -83,10 +83,8 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
         return Some(if id { doorbell::MAGIC } else { 0 });
     }
     if address & !0xfff == m.pages.control {
-        if let Some(value) = access.store
-            && address & 0xfff == control::PROBE as u64
-        {
-            probe(m, value);
+        if let Some(value) = access.store {
+            command(m, address as usize & 0xfff, value);
         }
         return Some(0);
     }
@@ -118,16 +116,27 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     None
 }
 
+/// A store to the control page.
+fn command(m: &Machine, register: usize, value: u64) {
+    match register {
+        control::PROBE => probe(m, value),
+        #[cfg(feature = "faults")]
+        control::FAULT => super::faults::set(value),
+        _ => {}
+    }
+}
+
 /// An accelerator says that work for this core is on its way.
 fn probe(m: &Machine, target: u64) {
-    let Some(shared) = m.core[..m.cores].get(target as usize) else {
+    let target = target as usize;
+    if target >= m.cores {
         return;
-    };
-    if HOT.hand(target as usize).post_probe() {
-        gic::send_sgi(shared.kick);
+    }
+    if HOT.hand(target).post_probe() {
+        m.raise(target);
     } else {
         // Other cores store here too: a count, not a truth.
-        shared::add(&shared::core(target as usize).probes_late, 1);
+        shared::add(&shared::core(target).probes_late, 1);
     }
 }
 

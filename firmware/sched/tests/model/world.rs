@@ -6,7 +6,7 @@
 //! set only when that core itself was in EL2, and fires up to [`LATE`] ticks
 //! late. So a scheduler that forgets to kick somebody is found out.
 
-use taichi_sched::scheduler::NEVER;
+use taichi_sched::scheduler::{NEVER, WATCH};
 use taichi_sched::state::{CoreId, Illegal, VcpuId};
 use taichi_sched::{CoreState, Kicks, Params, Role, Scheduler, Tick, VcpuState, Why};
 
@@ -60,6 +60,8 @@ pub struct World {
     /// When each vCPU entered its state, and when its timer fires.
     since: Vec<u64>,
     timers: Vec<u64>,
+    /// When the watchman last looked for lost kicks.
+    watched: u64,
     /// When a CP core last left, so that its wards moved.
     moved: u64,
     random: u64,
@@ -69,7 +71,7 @@ impl World {
     /// Core 0 runs, as the boot core does; all else is off.
     pub fn new(params: Params, roles: &[Role], vcpu_count: usize, seed: u64) -> Self {
         let mut world = Self {
-            scheduler: Scheduler::new(params, roles, vcpu_count),
+            scheduler: Scheduler::new(params, roles, vcpu_count).watched_by(0),
             now: 1000,
             steps: [0; STEPS.len()],
             refused: 0,
@@ -85,6 +87,7 @@ impl World {
             vcpus: vec![VcpuState::Off; vcpu_count],
             since: vec![0; vcpu_count],
             timers: vec![NEVER; vcpu_count],
+            watched: 1000,
             moved: 0,
             random: seed | 1,
         };
@@ -249,6 +252,10 @@ impl World {
 
     fn tick(&mut self, core: CoreId) {
         let had = self.vcpu_there(core);
+        if self.scheduler.watch(core, self.now) {
+            assert_eq!(core, 0, "not the watchman");
+            self.watched = self.now;
+        }
         let Some((tick, kicks)) = self.call(true, |s, now| s.tick(core, now)) else {
             return;
         };
@@ -458,6 +465,10 @@ impl World {
 
     /// Nothing is late.
     fn check_delays(&mut self) {
+        assert!(
+            self.now <= self.watched + WATCH * self.params.patience + LATE,
+            "the watchman sleeps"
+        );
         for vcpu in 0..self.vcpu_count {
             let from = self.since[vcpu].max(self.moved);
             match self.vcpus[vcpu] {
@@ -495,6 +506,7 @@ impl World {
     pub fn timer_tick_bound(&self, elapsed: u64) -> u64 {
         let caused: u64 = self.steps[7..].iter().sum();
         let turn = self.params.slice.min(2 * self.params.forced_slice);
-        2 * caused + self.cores.len() as u64 * (elapsed / turn + 2)
+        let watched = elapsed / (WATCH * self.params.patience) + 1;
+        2 * caused + self.cores.len() as u64 * (elapsed / turn + 2) + watched
     }
 }

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Levels whose SGI 0 got lost. Interrupt controllers lose none; a mistake here
+//! or in the firmware below would look so, and no CPU may stop for it. The boot
+//! core, which never leaves, looks into all mailboxes now and then
+//! (`taichi_sched`'s watchman) and raises SGI 0 again where a level has been
+//! waiting since the last time.
+
+use super::hot::HOT;
+use super::machine::{Machine, machine};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use taichi_abi::MAX_CORES;
+use taichi_el2::{gic, shared};
+use taichi_sched::Kicks;
+use taichi_sched::handover::Mail;
+
+/// What the watchman saw of a core when it last looked.
+pub struct Seen {
+    /// Levels in the mailbox.
+    mail: AtomicU64,
+    /// Ticks that the core was lent or waiting.
+    away: AtomicU64,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self {
+        mail: AtomicU64::new(0),
+        away: AtomicU64::new(0),
+    };
+}
+
+/// Looks into all mailboxes. `kickable`: cores that take SGI 0 at EL2.
+#[cold]
+#[inline(never)]
+pub fn look(kickable: Kicks) {
+    let m = machine();
+    for core in 0..m.cores.min(MAX_CORES) {
+        if is_forgotten(m, core, kickable) {
+            shared::add(&shared::header().kicks_again, 1);
+            // Past the tests' faults: these may lose all others.
+            gic::send_sgi(m.core[core].kick);
+        }
+    }
+}
+
+fn is_forgotten(m: &Machine, core: usize, kickable: Kicks) -> bool {
+    let (seen, counters) = (&m.seen[core], shared::core(core));
+    let mail = HOT.hand(core).peek();
+    let ticks = [&counters.lent_ticks, &counters.waiting_ticks];
+    let away = ticks.map(|t| t.load(Relaxed)).iter().sum();
+    let before = Mail(seen.mail.swap(mail.0.into(), Relaxed) as u32);
+    let was_away = seen.away.swap(away, Relaxed) != away;
+    if kickable.0 & 1 << core != 0 {
+        return mail.has(before);
+    }
+    // A DP core's Linux takes SGI 0 itself and leaves the level behind, so there
+    // it says nothing; unless the core was EL2's meanwhile, which may have lost
+    // the SGI before Linux got its core back.
+    was_away && mail.has(Mail::NATIVE_SGI)
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Kicks, the interrupts between cores at EL2, get lost, come twice or come for
+//! nothing, if the firmware is built for that. Everything comes all the same;
+//! late, where they get lost.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use taichi_abi::control::{FAULT, Fault};
+use taichi_abi::doorbell::YIELD;
+
+use crate::guest::console::say;
+use crate::guest::cpu::{self, Cpu};
+use crate::guest::report::{check, failing};
+use crate::guest::tests::{await_or_fail, storm};
+use crate::guest::{gic, sys};
+
+/// Of so many kicks one is hit.
+const EVERY: u32 = 3;
+const ROUNDS: u64 = 60;
+/// Yields of the DP core in a round.
+const YIELDS: u64 = 5;
+
+/// Each third gets lost.
+pub fn lost() {
+    let again = kicks_again();
+    with(Fault::Lost, EVERY);
+    let found = kicks_again() - again;
+    say!("kicks: {found} were missed and raised again");
+    check!(found > 0, "no lost kick was found: are any lost?");
+}
+
+/// All of them, but those that come because one was missed.
+pub fn all_lost() {
+    let again = kicks_again();
+    set(Fault::Lost, 1);
+    rounds(ROUNDS / 10);
+    set(Fault::Lost, 0);
+    check!(kicks_again() > again, "no lost kick was found");
+}
+
+/// Each comes twice.
+pub fn doubled() {
+    with(Fault::Doubled, 1);
+}
+
+/// With each third another core is kicked.
+pub fn spurious() {
+    with(Fault::Spurious, EVERY);
+}
+
+fn with(fault: Fault, every: u32) {
+    set(fault, every);
+    rounds(ROUNDS);
+    storm::everywhere();
+    set(fault, 0);
+}
+
+fn set(fault: Fault, every: u32) {
+    if let Some(windows) = cpu::machine().windows {
+        sys::write32(windows.control.base + FAULT as u64, fault.to_each(every));
+    }
+}
+
+fn kicks_again() -> u64 {
+    cpu::header().map_or(0, |h| h.kicks_again.load(Relaxed))
+}
+
+/// Every CPU gets SGI 0, asleep and at work, and all have something to do.
+fn rounds(rounds: u64) {
+    for round in 0..rounds {
+        let others = || cpu::all().iter().skip(1);
+        if round % 2 == 0 {
+            others().for_each(|cpu| cpu.post(work, round));
+        }
+        for cpu in others() {
+            let before = cpu.sgi(0);
+            gic::send(gic::sgi_to(0, cpu.mpidr));
+            await_or_fail("SGI 0 under lost kicks", || cpu.sgi(0) != before);
+        }
+        others().for_each(Cpu::join);
+        if failing() {
+            return;
+        }
+    }
+}
+
+fn work(round: u64) {
+    let me = cpu::this();
+    for _ in 0..YIELDS {
+        if me.dp {
+            let base = cpu::machine().windows.map_or(0, |w| w.doorbell.base);
+            sys::read64(base + YIELD as u64);
+        }
+        sys::spin(500 * (1 + (round + me.index as u64) % 3));
+    }
+}
