@@ -12,7 +12,7 @@ pub const PROBE: usize = 0x000;
 /// is built without the feature `faults` has nothing here.
 pub const FAULT: usize = 0x008;
 
-/// What may happen to kicks, the interrupts between cores at EL2.
+/// What may happen, mostly to kicks, the interrupts between cores at EL2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
@@ -22,11 +22,13 @@ pub enum Fault {
     Doubled = 1,
     /// Another core is kicked too, for nothing.
     Spurious = 2,
+    /// Not to kicks: redistributors of cores that start never wake up.
+    Asleep = 3,
 }
 
 impl Fault {
     /// All of them, by number.
-    pub const ALL: [Self; 3] = [Self::Lost, Self::Doubled, Self::Spurious];
+    pub const ALL: [Self; 4] = [Self::Lost, Self::Doubled, Self::Spurious, Self::Asleep];
 
     /// What is stored at [`FAULT`] so that this happens to each `every`-th kick.
     #[must_use]

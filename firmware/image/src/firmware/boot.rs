@@ -431,6 +431,17 @@ fn enter(core: &mut Core) {
     timer::set_deadline(deadline);
 }
 
+/// Seconds that a redistributor may take to wake up; Linux waits for one.
+const WAKE_UP: u64 = 1;
+
+/// Whether a test wants a redistributor that doesn't wake up.
+fn is_kept_asleep() -> bool {
+    #[cfg(feature = "faults")]
+    return super::faults::is_kept_asleep();
+    #[cfg(not(feature = "faults"))]
+    false
+}
+
 /// Enables EL2's own interrupts in a core's redistributor (GICR_WAKER,
 /// GICR_IGROUPR0, GICR_IPRIORITYR<n>, GICR_ICFGR1, GICR_ISENABLER0; Arm IHI 0069,
 /// 12.11).
@@ -445,7 +456,15 @@ fn own_interrupts(frame: &Frame) {
     let sleep = 1 << 1;
     let asleep = 1 << 2;
     frame.write32(WAKER, frame.read32(WAKER) & !sleep);
-    while frame.read32(WAKER) & asleep != 0 {}
+    let end = timer::now() + WAKE_UP * timer::frequency();
+    while frame.read32(WAKER) & asleep != 0 || is_kept_asleep() {
+        if timer::now() > end {
+            fault::die(
+                "the redistributor of this core doesn't wake up (GICR_WAKER.ChildrenAsleep): \
+                 Linux couldn't use the core either; take it out of the device tree",
+            );
+        }
+    }
     let bits = OWN.iter().fold(0, |bits, intid| bits | 1 << intid);
     frame.write32(IGROUPR0, frame.read32(IGROUPR0) | bits);
     for intid in OWN {

@@ -22,6 +22,11 @@ pub fn set(value: u64) {
     }
 }
 
+/// Whether a core that starts finds its redistributor asleep for ever.
+pub fn is_kept_asleep() -> bool {
+    EVERY[Fault::Asleep as usize].load(Relaxed) != 0
+}
+
 /// Raises SGI 0 at a core, or what the faults make of that.
 pub fn raise(m: &Machine, target: usize) {
     let n = KICKS.fetch_add(1, Relaxed);
