@@ -7,6 +7,10 @@
 /// Store a core number (32 bit): work for this core is on its way. Does
 /// nothing where the core is native, and leaves nothing behind.
 pub const PROBE: usize = 0x000;
+/// Store 1 (32 bit): no DP core is lent any more, vCPUs run on CP cores alone.
+/// Store 0: they are lent again.
+pub const PARK: usize = 0x004;
+
 /// Store a [`Fault`] in bits 0..8, and in bits 8..32 how many kicks there are to
 /// each that it hits, 0 for none at all (32 bit). For tests only: firmware that
 /// is built without the feature `faults` has nothing here.
