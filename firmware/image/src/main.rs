@@ -11,7 +11,7 @@
 //! - [`sgi`]: interrupts between CPUs; [`vcpu`], [`native`]: interrupts for
 //!   vCPUs and for native contexts
 //! - [`crash`]: devices for a crash kernel; [`stolen`]: stolen time
-//! - [`watch`]: kicks that got lost
+//! - [`watch`]: kicks that got lost; [`park`]: no DP core is lent
 //! - [`plan`]: who may touch which memory; [`pages`]: emulated pages; [`power`]: PSCI
 //!
 //! On a host it compiles to an empty program.
@@ -32,6 +32,7 @@ mod firmware {
     pub mod machine;
     pub mod native;
     pub mod pages;
+    pub mod park;
     pub mod plan;
     pub mod power;
     pub mod reclaim;

@@ -150,9 +150,18 @@ impl Vcpu {
         }
     }
 
-    /// What was counted since `before`.
+    /// What was counted since `before`. A stay that goes on is counted when it
+    /// ends; one that lasted all of `elapsed` ticks is counted here.
     #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
+    pub fn since(&self, before: &Self, elapsed: u64, stays: bool) -> Self {
+        let mut new = self.counted_since(before);
+        if stays && new.run == 0 && new.steal == 0 {
+            new.run = elapsed;
+        }
+        new
+    }
+
+    fn counted_since(&self, before: &Self) -> Self {
         Self {
             state: self.state,
             run: self.run.wrapping_sub(before.run),

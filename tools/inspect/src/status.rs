@@ -58,7 +58,14 @@ impl Status {
             cores: cores
                 .map(|(now, before)| now.since(before, elapsed.unwrap_or(0)))
                 .collect(),
-            vcpus: vcpus.map(|(now, before)| now.since(before)).collect(),
+            vcpus: vcpus
+                .enumerate()
+                .map(|(n, (vcpu, old))| {
+                    let place = now.place(n);
+                    let stays = place.is_some() && place == before.place(n);
+                    vcpu.since(old, elapsed.unwrap_or(0), stays)
+                })
+                .collect(),
             now,
         }
     }
@@ -175,6 +182,7 @@ mod tests {
         );
         assert_eq!(status.harvest(), Harvest::Lent { share: 500 });
         assert_eq!(status.vcpu_state(0), "runs on 1");
+        assert_eq!(status.vcpus[0].run, 1000);
         // It ended, and another began: what was counted holds.
         now.cores[1].lent = 40;
         let status = Status::between(&before, now);

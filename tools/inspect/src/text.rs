@@ -35,7 +35,8 @@ impl Display for Status {
             None => writeln!(f, "last death: none known")?,
             Some((age, text)) => {
                 let reason = Epitaph { age: *age, text }.reason().to_owned();
-                writeln!(f, "last death: {age} boots ago: {reason}")?;
+                let s = if *age == 1 { "" } else { "s" };
+                writeln!(f, "last death: {age} boot{s} ago: {reason}")?;
             }
         }
         match self.elapsed {

@@ -29,12 +29,13 @@ fn has(text: &str, parts: &[&str]) {
     }
 }
 
-const BUSY: &str = "busy() { taskset -c $1 sh -c 'while :; do :; done' & }; ";
+const BUSY: &str = "busy() { taskset -c $1 sh -c 'while :; do :; done' >/dev/null 2>&1 & }; ";
 
 #[test]
 fn tells_what_there_is_to_harvest() {
     let script = "busy 4; busy 5; taichi status --seconds 0.3; \
-                  echo ==; busy 2; busy 3; sleep 0.1; taichi status --seconds 0.3";
+                  echo ==; busy 2; busy 3; sleep 0.1; taichi status --seconds 0.3; \
+                  kill $(jobs -p)";
     let text = prints(&format!("{BUSY}{script}"));
     let (idle, busy) = text.split_once("==\n").unwrap();
     has(

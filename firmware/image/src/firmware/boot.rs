@@ -11,6 +11,7 @@ use super::{plan, sgi};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::array;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutex;
 use taichi_abi::{MAX_CORES, telemetry};
@@ -382,6 +383,7 @@ fn machine(
         .unwrap_or(redistributors[0]),
         crash: Crash::new(),
         seen: [Seen::NOTHING; MAX_CORES],
+        bad_looks: AtomicU32::new(0),
         smccc: Smccc { below: below.smccc },
         nanoseconds: Nanoseconds::new(timer::frequency()),
     }

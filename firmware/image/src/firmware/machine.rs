@@ -8,6 +8,7 @@
 use super::crash::Crash;
 use super::hot::HOT;
 use super::watch::Seen;
+use core::sync::atomic::AtomicU32;
 use spin::Once;
 use spin::mutex::SpinMutex;
 use taichi_abi::{MAX_CORES, MAX_VCPUS};
@@ -52,6 +53,8 @@ pub struct Machine {
     pub crash: Crash,
     /// What the watchman saw last, by core.
     pub seen: [Seen; MAX_CORES],
+    /// Its looks, the last ones in a row, that found lost kicks.
+    pub bad_looks: AtomicU32,
     /// Calls that aren't PSCI's.
     pub smccc: Smccc,
     /// The system counter's ticks, in nanoseconds.

@@ -4,8 +4,9 @@
 
 use super::hot::HOT;
 use super::machine::{Machine, machine};
-use super::{crash, sync, vcpu};
+use super::{crash, park, sync, vcpu};
 use core::sync::atomic::Ordering::SeqCst;
+use taichi_abi::telemetry::Parked;
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
@@ -84,7 +85,7 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     }
     if address & !0xfff == m.pages.control {
         if let Some(value) = access.store {
-            command(m, address as usize & 0xfff, value);
+            command(m, core, address as usize & 0xfff, value);
         }
         return Some(0);
     }
@@ -117,11 +118,13 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
 }
 
 /// A store to the control page.
-fn command(m: &Machine, register: usize, value: u64) {
-    match register {
-        control::PROBE => probe(m, value),
+fn command(m: &Machine, core: &mut Core, register: usize, value: u64) {
+    match (register, value) {
+        (control::PROBE, core) => probe(m, core),
+        (control::PARK, 0) => park::set(m, core, Parked::No),
+        (control::PARK, 1) => park::set(m, core, Parked::Asked),
         #[cfg(feature = "faults")]
-        control::FAULT => super::faults::set(value),
+        (control::FAULT, value) => super::faults::set(value),
         _ => {}
     }
 }

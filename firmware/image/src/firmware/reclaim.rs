@@ -5,9 +5,8 @@
 use super::hot::HOT;
 use super::lend::{choose, illegal, legal, lend_for, rearm};
 use super::machine::{finish, kick_all};
-use super::native::native_sgi;
 use super::stray::stray;
-use super::{stolen, vcpu, watch};
+use super::{native, stolen, vcpu, watch};
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutexGuard;
 use taichi_abi::doorbell::Reason;
@@ -82,11 +81,12 @@ fn end_stay(core: &mut Core, vcpu: usize, event: Event, reason: Reason, now: u64
 
 /// The mailbox of a lent core asked for it, for an SGI or a probe.
 pub fn give_back(core: &mut Core, mail: Mail) -> Outcome {
-    if mail.has(Mail::NATIVE_SGI) {
-        native_sgi(core);
-    }
+    native::wanted(core, mail);
     if mail.has(Mail::RECLAIM) {
         return take_back(core, Reason::Probe, timer::now());
+    }
+    if mail.has(Mail::KEEP) {
+        return take_back(core, Reason::Refused, timer::now());
     }
     interrupt_while_lent(core)
 }
@@ -145,7 +145,7 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
     timer::set_deadline_now(deadline.min(native_timer));
     kick_all(kicks);
     if let Some(kickable) = watch {
-        watch::look(kickable);
+        watch::look(core, kickable);
     }
     match tick {
         Tick::Continue if gic::highest_pending() == gic::HYP_TIMER => stray(core, gic::HYP_TIMER),

@@ -7,9 +7,11 @@
 
 use super::hot::HOT;
 use super::machine::{Machine, machine};
+use super::park;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use taichi_abi::MAX_CORES;
+use taichi_el2::percore::Core;
 use taichi_el2::{gic, shared};
 use taichi_sched::Kicks;
 use taichi_sched::handover::Mail;
@@ -30,23 +32,40 @@ impl Seen {
     };
 }
 
+/// So many looks in a row that find lost kicks are no chance: DP cores are kept
+/// from then on.
+const BAD_LOOKS: u32 = 4;
+
 /// Looks into all mailboxes. `kickable`: cores that take SGI 0 at EL2.
 #[cold]
 #[inline(never)]
-pub fn look(kickable: Kicks) {
+pub fn look(watchman: &mut Core, kickable: Kicks) {
     let m = machine();
+    let mut lost = 0;
     for core in 0..m.cores.min(MAX_CORES) {
         if is_forgotten(m, core, kickable) {
-            shared::add(&shared::header().kicks_again, 1);
+            lost += 1;
             // Past the tests' faults: these may lose all others.
             gic::send_sgi(m.core[core].kick);
         }
+    }
+    if lost > 0 {
+        shared::add(&shared::header().kicks_again, lost);
+        if m.bad_looks.fetch_add(1, Relaxed) + 1 >= BAD_LOOKS {
+            park::because_kicks_get_lost(watchman);
+        }
+    } else {
+        m.bad_looks.store(0, Relaxed);
     }
 }
 
 fn is_forgotten(m: &Machine, core: usize, kickable: Kicks) -> bool {
     let (seen, counters) = (&m.seen[core], shared::core(core));
-    let mail = HOT.hand(core).peek();
+    let mut mail = HOT.hand(core).peek();
+    if !HOT.hand(core).is_lent() {
+        // A level that stays.
+        mail = mail.without(Mail::KEEP);
+    }
     let ticks = [&counters.lent_ticks, &counters.waiting_ticks];
     let away = ticks.map(|t| t.load(Relaxed)).iter().sum();
     let before = Mail(seen.mail.swap(mail.0.into(), Relaxed) as u32);

@@ -7,11 +7,12 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use taichi_abi::control::{FAULT, Fault};
 use taichi_abi::doorbell::YIELD;
+use taichi_abi::telemetry::Parked;
 
 use crate::guest::console::say;
 use crate::guest::cpu::{self, Cpu};
 use crate::guest::report::{check, failing};
-use crate::guest::tests::{await_or_fail, storm};
+use crate::guest::tests::{await_or_fail, park, storm};
 use crate::guest::{gic, sys};
 
 /// Of so many kicks one is hit.
@@ -27,6 +28,12 @@ pub fn lost() {
     let found = kicks_again() - again;
     say!("kicks: {found} were missed and raised again");
     check!(found > 0, "no lost kick was found: are any lost?");
+    let why = park::parked();
+    check!(
+        why == Parked::LostKicks as u32,
+        "kicks got lost again and again, and DP cores are not kept: {why}"
+    );
+    park::park(Parked::No);
 }
 
 /// All of them, but those that come because one was missed.
@@ -36,6 +43,7 @@ pub fn all_lost() {
     rounds(ROUNDS / 10);
     set(Fault::Lost, 0);
     check!(kicks_again() > again, "no lost kick was found");
+    park::park(Parked::No);
 }
 
 /// Each comes twice.

@@ -6,6 +6,7 @@ mod debug;
 mod exits;
 mod gicr;
 mod kicks;
+mod park;
 mod power;
 mod protect;
 mod ready;
@@ -67,6 +68,7 @@ const TESTS: &[(&str, Needs, fn())] = &[
     ("switch-forced", Vcpus(1, 1), switches::forced),
     ("switch-rotate", Vcpus(1, 2), switches::rotate),
     ("switch-migrate", Vcpus(3, 1), switches::migrate),
+    ("park", Vcpus(2, 1), park::keeps_dp_cores),
     ("probe-native", Vcpus(2, 0), switches::probe_native),
     ("power-errors", Nothing, power::errors),
     ("power-offer", Vcpus(1, 1), power::offer),
