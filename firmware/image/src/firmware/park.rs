@@ -31,6 +31,7 @@ pub fn set(m: &Machine, core: &mut Core, why: Parked) {
             false => HOT.hand(dp).withdraw_keep(),
         }
     }
+    m.bad_looks.store(0, Relaxed);
     shared::header().parked.store(why as u32, Relaxed);
     let deadline = sched.deadline(core.id());
     drop(sched);

@@ -34,7 +34,7 @@ impl Seen {
 
 /// So many looks in a row that find lost kicks are no chance: DP cores are kept
 /// from then on.
-const BAD_LOOKS: u32 = 4;
+const BAD_LOOKS: u32 = 16;
 
 /// Looks into all mailboxes. `kickable`: cores that take SGI 0 at EL2.
 #[cold]

@@ -21,9 +21,11 @@ impl Scheduler {
                 self.waiting |= bit;
             }
         }
-        if self.ready.is_empty() {
-            return Kicks::NONE;
+        // As many as there are vCPUs to run: none was kicked for these.
+        let mut kicks = Kicks::NONE;
+        for _ in 0..self.ready.len() {
+            kicks.0 |= self.kick_waiting().0;
         }
-        self.kick_waiting()
+        kicks
     }
 }

@@ -60,6 +60,8 @@ pub struct World {
     /// When each vCPU entered its state, and when its timer fires.
     since: Vec<u64>,
     timers: Vec<u64>,
+    /// DP cores are not lent.
+    kept: bool,
     /// When the watchman last looked for lost kicks.
     watched: u64,
     /// When a CP core last left, so that its wards moved.
@@ -87,6 +89,7 @@ impl World {
             vcpus: vec![VcpuState::Off; vcpu_count],
             since: vec![0; vcpu_count],
             timers: vec![NEVER; vcpu_count],
+            kept: false,
             watched: 1000,
             moved: 0,
             random: seed | 1,
@@ -118,7 +121,7 @@ impl World {
     /// The native context executes WFI: lends, or waits. `meanwhile` is what
     /// another core does between the two.
     pub fn idle(&mut self, core: CoreId, meanwhile: impl FnOnce(&mut Self)) {
-        if self.lend(core, Why::Idle) == Some(None) {
+        if self.is_kept(core) || self.lend(core, Why::Idle) == Some(None) {
             meanwhile(self);
             let legal = self.cores[core] == CoreState::Native;
             if let Some(kicks) = self.call(legal, |s, _| s.wait(core)) {
@@ -130,10 +133,33 @@ impl World {
 
     /// A poller loads from the doorbell.
     pub fn yields(&mut self, core: CoreId) {
-        if self.roles[core] == Role::Dp && self.cores[core] != CoreState::Waiting {
+        let waits = self.cores[core] == CoreState::Waiting;
+        if self.roles[core] == Role::Dp && !waits && !self.is_kept(core) {
             self.lend(core, Why::Yield);
         }
         self.leave(core);
+    }
+
+    /// DP cores are kept for their native contexts, or lent again; `from` says so.
+    pub fn keep(&mut self, from: CoreId, keep: bool) {
+        if !self.runs(from) {
+            return;
+        }
+        self.kept = keep;
+        if let Some(kicks) = self.call(true, |s, _| Ok(s.keep_dp_cores(keep))) {
+            self.kick(kicks);
+        }
+        self.leave(from);
+        for core in 0..self.cores.len() {
+            if self.is_kept(core) && self.vcpu_there(core).is_some() {
+                self.reclaim(core);
+                self.leave(core);
+            }
+        }
+    }
+
+    fn is_kept(&self, core: CoreId) -> bool {
+        self.kept && self.roles[core] == Role::Dp
     }
 
     /// An interrupt for the native context of a core that doesn't run it.
@@ -229,6 +255,7 @@ impl World {
         let ready = self.scheduler.ready();
         let got = self.call(legal, |s, now| s.lend(core, why, now))?;
         assert_eq!(got.is_some(), ready > 0);
+        assert!(!self.is_kept(core), "a kept core is lent");
         let expected = got.map_or(CoreState::Native, |vcpu| CoreState::Lent { vcpu, why });
         assert_eq!(self.cores[core], expected);
         Some(got)
@@ -455,7 +482,8 @@ impl World {
                     || self.read[core] <= self.scheduler.deadline(core),
                 "core {core} was not told that its timer must fire earlier"
             );
-            unused += usize::from(state == CoreState::Waiting && !kicked(core));
+            let may = state == CoreState::Waiting && !self.is_kept(core);
+            unused += usize::from(may && !kicked(core));
         }
         assert!(
             self.scheduler.ready() == 0 || unused == 0 || !self.kicks.is_empty(),
