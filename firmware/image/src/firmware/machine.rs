@@ -53,7 +53,7 @@ pub struct Machine {
     pub crash: Crash,
     /// What the watchman saw last, by core.
     pub seen: [Seen; MAX_CORES],
-    /// Its looks, the last ones in a row, that found lost kicks.
+    /// How bad it looked lately (`watch.rs`).
     pub bad_looks: AtomicU32,
     /// Calls that aren't PSCI's.
     pub smccc: Smccc,

@@ -54,11 +54,6 @@ pub fn taken(id: usize) {
     }
 }
 
-/// Whether DP cores are kept.
-pub fn is_parked() -> bool {
-    HOT.keep.load(Relaxed)
-}
-
 impl Machine {
     /// DP cores.
     fn dp_cores(&self) -> impl Iterator<Item = usize> {
@@ -70,7 +65,7 @@ impl Machine {
 /// back.
 #[cold]
 pub fn because_kicks_get_lost(core: &mut Core) {
-    if !is_parked() {
+    if !HOT.keep.load(Relaxed) {
         set(machine(), core, Parked::LostKicks);
     }
 }

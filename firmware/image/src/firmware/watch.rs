@@ -32,9 +32,11 @@ impl Seen {
     };
 }
 
-/// So many looks in a row that find lost kicks are no chance: DP cores are kept
-/// from then on.
-const BAD_LOOKS: u32 = 16;
+/// A look that finds lost kicks counts so much, and one that finds none takes 1
+/// away: more than one in five is no chance.
+const BAD: u32 = 4;
+/// When it comes to so much, DP cores are kept.
+const TOO_BAD: u32 = 32;
 
 /// Looks into all mailboxes. `kickable`: cores that take SGI 0 at EL2.
 #[cold]
@@ -49,13 +51,15 @@ pub fn look(watchman: &mut Core, kickable: Kicks) {
             gic::send_sgi(m.core[core].kick);
         }
     }
-    if lost > 0 {
-        shared::add(&shared::header().kicks_again, lost);
-        if m.bad_looks.fetch_add(1, Relaxed) + 1 >= BAD_LOOKS {
-            park::because_kicks_get_lost(watchman);
-        }
-    } else {
-        m.bad_looks.store(0, Relaxed);
+    let bad = m.bad_looks.load(Relaxed);
+    if lost == 0 {
+        m.bad_looks.store(bad.saturating_sub(1), Relaxed);
+        return;
+    }
+    shared::add(&shared::header().kicks_again, lost);
+    m.bad_looks.store(bad + BAD, Relaxed);
+    if bad + BAD >= TOO_BAD {
+        park::because_kicks_get_lost(watchman);
     }
 }
 
