@@ -33,11 +33,20 @@ const BUSY: &str = "busy() { taskset -c $1 sh -c 'while :; do :; done' >/dev/nul
 
 #[test]
 fn tells_what_there_is_to_harvest() {
-    let script = "busy 4; busy 5; taichi status --seconds 0.3; \
-                  echo ==; busy 2; busy 3; sleep 0.1; taichi status --seconds 0.3; \
+    let script = "busy 4; busy 5; taichi status --seconds 0.3; echo ==; taichi park on; \
+                  taichi status --seconds 0.3; taichi park off; echo ==; busy 2; busy 3; sleep 0.1; taichi status --seconds 0.3; \
                   kill $(jobs -p)";
     let text = prints(&format!("{BUSY}{script}"));
-    let (idle, busy) = text.split_once("==\n").unwrap();
+    let (idle, rest) = text.split_once("==\n").unwrap();
+    let (parked, busy) = rest.split_once("==\n").unwrap();
+    has(
+        parked,
+        &[
+            "parked: DP cores are not lent, as root asked",
+            "harvest: none",
+        ],
+    );
+    assert!(!parked.contains("DP   runs vCPU"), "{text}");
     has(
         idle,
         &[

@@ -382,7 +382,7 @@ fn machine(
         )
         .unwrap_or(redistributors[0]),
         crash: Crash::new(),
-        seen: [Seen::NOTHING; MAX_CORES],
+        seen: [const { Seen::nothing() }; MAX_CORES],
         bad_looks: AtomicU32::new(0),
         smccc: Smccc { below: below.smccc },
         nanoseconds: Nanoseconds::new(timer::frequency()),

@@ -26,10 +26,12 @@ pub struct Seen {
 
 impl Seen {
     /// Nothing yet.
-    pub const NOTHING: Self = Self {
-        mail: AtomicU64::new(0),
-        away: AtomicU64::new(0),
-    };
+    pub const fn nothing() -> Self {
+        Self {
+            mail: AtomicU64::new(0),
+            away: AtomicU64::new(0),
+        }
+    }
 }
 
 /// A look that finds lost kicks counts so much, and one that finds none takes 1
@@ -45,8 +47,9 @@ pub fn look(watchman: &mut Core, kickable: Kicks) {
     let m = machine();
     let mut lost = 0;
     for core in 0..m.cores.min(MAX_CORES) {
-        if is_forgotten(m, core, kickable) {
-            lost += 1;
+        let found = inspect(m, core, kickable);
+        lost += u64::from(found == Found::Lost);
+        if found != Found::Nothing {
             // Past the tests' faults: these may lose all others.
             gic::send_sgi(m.core[core].kick);
         }
@@ -63,7 +66,18 @@ pub fn look(watchman: &mut Core, kickable: Kicks) {
     }
 }
 
-fn is_forgotten(m: &Machine, core: usize, kickable: Kicks) -> bool {
+/// What there is to say of a mailbox.
+#[derive(PartialEq)]
+enum Found {
+    /// Nothing.
+    Nothing,
+    /// An SGI 0 that may have been lost.
+    Perhaps,
+    /// One that was.
+    Lost,
+}
+
+fn inspect(m: &Machine, core: usize, kickable: Kicks) -> Found {
     let (seen, counters) = (&m.seen[core], shared::core(core));
     let mut mail = HOT.hand(core).peek();
     if !HOT.hand(core).is_lent() {
@@ -75,10 +89,18 @@ fn is_forgotten(m: &Machine, core: usize, kickable: Kicks) -> bool {
     let before = Mail(seen.mail.swap(mail.0.into(), Relaxed) as u32);
     let was_away = seen.away.swap(away, Relaxed) != away;
     if kickable.0 & 1 << core != 0 {
-        return mail.has(before);
+        return if mail.has(before) {
+            Found::Lost
+        } else {
+            Found::Nothing
+        };
     }
     // A DP core's Linux takes SGI 0 itself and leaves the level behind, so there
     // it says nothing; unless the core was EL2's meanwhile, which may have lost
     // the SGI before Linux got its core back.
-    was_away && mail.has(Mail::NATIVE_SGI)
+    if was_away && mail.has(Mail::NATIVE_SGI) {
+        Found::Perhaps
+    } else {
+        Found::Nothing
+    }
 }

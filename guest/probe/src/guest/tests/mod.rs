@@ -69,6 +69,7 @@ const TESTS: &[(&str, Needs, fn())] = &[
     ("switch-rotate", Vcpus(1, 2), switches::rotate),
     ("switch-migrate", Vcpus(3, 1), switches::migrate),
     ("park", Vcpus(2, 1), park::keeps_dp_cores),
+    ("park-not-yielding", Vcpus(2, 1), park::yields_once),
     ("probe-native", Vcpus(2, 0), switches::probe_native),
     ("power-errors", Nothing, power::errors),
     ("power-offer", Vcpus(1, 1), power::offer),

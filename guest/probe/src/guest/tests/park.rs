@@ -44,6 +44,41 @@ pub fn keeps_dp_cores() {
     });
 }
 
+/// A poller that yields once and then never polls again keeps its core, and
+/// nobody waits for it.
+pub fn yields_once() {
+    let (Some(dp), Some(vcpu)) = (dp_core(), cpu::vcpus().next()) else {
+        return;
+    };
+    hold();
+    with_one_free(dp, || {
+        vcpu.post(compute, 0);
+        SLICE.store(0, Relaxed);
+        dp.post(yield_once, 0);
+        await_or_fail("a slice", || SLICE.load(Acquire) != 0);
+        let lends = || cpu::core_block(dp.number).lends();
+        let (before, turns) = (lends(), TURNS.load(Relaxed));
+        let progress = || TURNS.load(Acquire).wrapping_sub(turns) > PROGRESS;
+        await_or_fail("a vCPU that goes on by force", progress);
+        check!(lends() == before, "a DP core was lent without a yield");
+        release();
+        dp.join();
+        vcpu.join();
+    });
+}
+
+/// A yield has lasted a slice.
+static SLICE: AtomicU32 = AtomicU32::new(0);
+
+fn yield_once(_: u64) {
+    let base = cpu::machine().windows.map_or(0, |w| w.doorbell.base);
+    while sys::read64(base + YIELD as u64) != Reason::Slice as u64 {}
+    SLICE.store(1, Relaxed);
+    while GO.load(Acquire) == 0 {
+        core::hint::spin_loop();
+    }
+}
+
 fn stays_native(dp: &Cpu) {
     let lends = || cpu::core_block(dp.number).lends();
     let (before, turns) = (lends(), TURNS.load(Relaxed));
