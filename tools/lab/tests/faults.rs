@@ -24,7 +24,7 @@ fn kicks_that_get_lost_or_come_twice_or_for_nothing() {
         // The watchman looks every 8 times as long.
         config: "patience=100us".to_owned(),
         append: "probe=kicks,sgi-e,sgi-o,storm".to_owned(),
-        timeout: Duration::from_secs(300),
+        timeout: Duration::from_secs(600),
         ..Machine::default()
     };
     let console = guest::boot(&machine).unwrap().console;
