@@ -190,6 +190,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_is_told() {
+        let (before, mut now) = machine();
+        let text = |now: &Snapshot| Status::between(&before, now.clone()).to_string();
+        assert!(text(&now).contains("last death: none known"));
+        assert!(!text(&now).contains("warning"));
+        now.epitaph = Some((1, "\nreason: a test\n".to_owned()));
+        now.kicks_again = 3;
+        now.parked = Parked::LostKicks as u32;
+        let text = text(&now);
+        for part in [
+            "last death: 1 boot ago: a test",
+            "warning: 3 interrupts between cores got lost",
+            "parked: DP cores are not lent, because interrupts",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
     fn counters_wrap() {
         let (mut before, mut now) = machine();
         before.vcpus[0].run = u64::MAX - 9;
