@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicU32;
 
-use taichi_abi::control::PROBE;
+use taichi_abi::control::{PARK, PROBE};
 
 use crate::raw::MappingMut;
 use crate::source::{Error, Source};
@@ -41,6 +41,12 @@ impl Control {
             });
         }
         Ok(Some(Self { mapping }))
+    }
+
+    /// Parks or lends again: whether DP cores are kept for their own Linux.
+    pub fn park(&self, parked: bool) {
+        let stored = self.mapping.store_device(PARK, parked.into());
+        debug_assert!(stored.is_some());
     }
 
     /// Says that work for this core is on its way: the firmware takes the core

@@ -2,8 +2,10 @@
 //! What the firmware counts, read-only.
 
 use std::mem::offset_of;
+use std::path::Path;
 use std::sync::atomic::AtomicU32;
 
+use taichi_abi::epitaph;
 use taichi_abi::telemetry::{self as layout, Core, CoreState, Header, Vcpu};
 use taichi_abi::window::Window;
 
@@ -79,6 +81,36 @@ impl Telemetry {
             cores,
             vcpus,
         })
+    }
+
+    /// Opens a copy of the window in a file, such as one made by `dd` from
+    /// `/dev/mem`.
+    ///
+    /// # Errors
+    /// It can't be mapped, or is no such copy.
+    pub fn open_copy(path: &Path) -> Result<Self, Error> {
+        let source = Source {
+            memory: path.into(),
+            ..Source::default()
+        };
+        let size = path.metadata().map_err(|source| Error::File {
+            path: path.into(),
+            source,
+        })?;
+        let window = Window {
+            base: 0,
+            size: size.len(),
+        };
+        Self::map(&source, window)
+    }
+
+    /// The epitaph that a run before this one left, and how many boots ago.
+    pub fn epitaph(&self) -> Option<(u32, String)> {
+        let start = self.header().epitaph_offset.into_inner() as usize;
+        let words = (0..epitaph::BYTES / 8).map(|n| self.mapping.load_u64(start + n * 8));
+        let words: Option<Vec<u64>> = words.collect();
+        let bytes: Vec<u8> = words?.into_iter().flat_map(u64::to_le_bytes).collect();
+        epitaph::read(&bytes).map(|found| (found.age, found.text.to_owned()))
     }
 
     /// A copy of the window's header.

@@ -234,3 +234,20 @@ fn a_short_property_and_a_missing_memory_file_are_named() {
         "says what to do: {error}"
     );
 }
+
+#[test]
+fn a_copy_of_the_window_tells_the_same() {
+    let firmware = Firmware::new();
+    firmware.set_state(1, CoreState::Lent, 0);
+    let copy = firmware.copy_with_epitaph("reason: a test\n");
+    let telemetry = Telemetry::open_copy(&copy).unwrap();
+    assert!(telemetry.is_lent(1));
+    assert_eq!(telemetry.vcpus().len(), 1);
+    let (age, text) = telemetry.epitaph().unwrap();
+    assert_eq!((age, text.as_str()), (2, "reason: a test\n"));
+    let window = Telemetry::open_from(&firmware.source).unwrap().unwrap();
+    assert_eq!(window.epitaph(), None);
+    firmware.break_telemetry();
+    let broken = firmware.copy_with_epitaph("");
+    assert!(Telemetry::open_copy(&broken).is_err());
+}

@@ -4,9 +4,11 @@
 use std::fs::{self, File};
 use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use taichi_abi::PAGE;
 use taichi_abi::doorbell::{ID, MAGIC, Reason, YIELD};
+use taichi_abi::epitaph::{self, Sum};
 use taichi_abi::telemetry::{self, Core, CoreState, Header};
 use taichi_abi::window::{Window, Windows};
 use taichi_dataplane::Source;
@@ -75,6 +77,25 @@ impl Firmware {
             telemetry::VCPU_OFFSET as u32,
         );
         firmware
+    }
+
+    /// A copy of the telemetry window in a file, with an epitaph at its end.
+    #[allow(dead_code, reason = "not every test that shares this module copies")]
+    pub fn copy_with_epitaph(&self, text: &str) -> PathBuf {
+        self.put32(offset_of!(Header, epitaph_offset), telemetry::SIZE as u32);
+        let mut bytes = vec![0; telemetry::SIZE];
+        self.memory.read_exact_at(&mut bytes, TELEMETRY).unwrap();
+        let sum = text.bytes().fold(Sum::EMPTY, Sum::and);
+        bytes.extend(epitaph::MAGIC.to_le_bytes());
+        bytes.extend((text.len() as u32).to_le_bytes());
+        bytes.extend(sum.0.to_le_bytes());
+        bytes.extend(2u64.to_le_bytes());
+        bytes.resize(telemetry::SIZE + epitaph::TEXT_OFFSET, 0);
+        bytes.extend(text.bytes());
+        bytes.resize(telemetry::SIZE + epitaph::BYTES, 0);
+        let path = self.source.memory.with_extension("copy");
+        fs::write(&path, bytes).unwrap();
+        path
     }
 
     /// Every yield from now on ends with this.

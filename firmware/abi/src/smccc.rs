@@ -32,11 +32,13 @@ pub enum Death {
     Again = 6,
     /// As [`Self::Again`], and from then on at each step.
     Always = 7,
+    /// Gives up as soon as another core dies.
+    Second = 8,
 }
 
 impl Death {
     /// All of them, and what they are called.
-    pub const ALL: [(Self, &str); 8] = [
+    pub const ALL: [(Self, &str); 9] = [
         (Self::Panic, "panic"),
         (Self::GiveUp, "give-up"),
         (Self::Load, "load"),
@@ -45,6 +47,7 @@ impl Death {
         (Self::Stack, "stack"),
         (Self::Again, "again"),
         (Self::Always, "always"),
+        (Self::Second, "second"),
     ];
 
     /// The one with this number.

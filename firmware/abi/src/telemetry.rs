@@ -50,6 +50,35 @@ pub struct Header {
     pub epitaph_offset: AtomicU32,
     /// 0.
     pub reserved: AtomicU32,
+    /// Times a core was interrupted again because nobody had done what it had
+    /// been interrupted for. Not 0 means that interrupts between cores get lost.
+    pub kicks_again: AtomicU64,
+    /// A [`Parked`]: whether DP cores are lent at all, and if not, why.
+    pub parked: AtomicU32,
+    /// 0.
+    pub reserved2: AtomicU32,
+}
+
+/// Why no DP core is lent. vCPUs run on CP cores alone then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Parked {
+    /// They are lent.
+    No = 0,
+    /// Root asked for it ([`crate::control::PARK`]).
+    Asked = 1,
+    /// Kicks got lost again and again ([`Header::kicks_again`]).
+    LostKicks = 2,
+}
+
+impl Parked {
+    /// The reason with this number; `None` for one that this version doesn't
+    /// know.
+    pub fn from_number(n: u32) -> Option<Self> {
+        [Self::No, Self::Asked, Self::LostKicks]
+            .into_iter()
+            .find(|&p| p as u32 == n)
+    }
 }
 
 /// What a core does, as [`Core::state`] tells it in its low 8 bits.
@@ -192,7 +221,7 @@ pub struct Vcpu {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 72);
+    assert!(size_of::<Header>() == 88);
     assert!(size_of::<Core>() == 256);
     assert!(size_of::<Vcpu>() == 128);
 };

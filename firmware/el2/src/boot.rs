@@ -332,6 +332,13 @@ pub fn install(regime: Regime, _pool: TablePool) {
     }
 }
 
+/// VTCR_EL2 and VTTBR_EL2 of all cores; 0 before [`install`].
+pub(crate) fn stage2() -> (u64, u64) {
+    // SAFETY: written by `install` alone, before any other core runs.
+    let regime = unsafe { &*REGIME.0.get() };
+    (regime.vtcr, regime.vttbr)
+}
+
 /// This core's registers, from reset values to what the firmware relies on.
 fn init_core() {
     // SAFETY: EL2's own controls; what EL1 gets is confined by stage 2.

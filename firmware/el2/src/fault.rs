@@ -7,7 +7,7 @@
 
 use crate::console::{self, Console};
 use crate::stone::{self, Stone};
-use crate::{memory, read_sysreg, shared, smc, timer};
+use crate::{boot, memory, read_sysreg, shared, smc, stop, timer};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ use taichi_abi::trace::{Event, RECORDS};
 static DYING: AtomicU32 = AtomicU32::new(0);
 /// What that core does next, from [`step`]. Loads and stores alone: started at
 /// EL1, the MMU is off, where exclusives may never succeed.
-static STEP: AtomicU32 = AtomicU32::new(step::WRITE);
+static STEP: AtomicU32 = AtomicU32::new(step::STOP);
 /// Trace records in an epitaph.
 const TRACED: u64 = 32;
 /// Seconds that a core which dies second leaves to the first for its epitaph:
@@ -28,14 +28,16 @@ const PATIENCE: u64 = 10;
 
 /// The steps; after them comes the reset.
 pub(crate) mod step {
+    /// Linux is stopped on all cores.
+    pub const STOP: u32 = 0;
     /// The epitaph is written in RAM.
-    pub const WRITE: u32 = 0;
+    pub const WRITE: u32 = 1;
     /// If that was cut off, why.
-    pub const NOTE: u32 = 1;
+    pub const NOTE: u32 = 2;
     /// What was written goes to the console.
-    pub const PRINT: u32 = 2;
+    pub const PRINT: u32 = 3;
     /// The epitaph is made to last.
-    pub const KEEP: u32 = 3;
+    pub const KEEP: u32 = 4;
 }
 
 type Reason<'a> = &'a dyn Fn(&mut Stone) -> fmt::Result;
@@ -137,7 +139,7 @@ fn epitaph(reason: Reason) -> ! {
     if at_el2() {
         let_the_first_die();
     }
-    let again = STEP.load(Ordering::Relaxed) != step::WRITE;
+    let again = STEP.load(Ordering::Relaxed) > step::WRITE;
     loop {
         let step = STEP.load(Ordering::Relaxed);
         STEP.store(step + 1, Ordering::Relaxed);
@@ -145,6 +147,11 @@ fn epitaph(reason: Reason) -> ! {
         crate::faults::before(step);
         // Writing doesn't fail: what is too long is cut.
         match step {
+            step::STOP if at_el2() => {
+                let (vtcr, vttbr) = boot::stage2();
+                stop::linux(vtcr, vttbr);
+            }
+            step::STOP => {}
             step::WRITE => {
                 stone::begin();
                 let _ = write(&mut Stone, reason);
@@ -168,15 +175,31 @@ fn epitaph(reason: Reason) -> ! {
 fn let_the_first_die() {
     let me = this_core() as u32 + 1;
     match DYING.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
-        Err(first) if first != me => {
-            let end = timer::now() + PATIENCE * timer::frequency();
-            while timer::now() < end {
-                core::hint::spin_loop();
-            }
-            smc::reset()
-        }
+        Err(first) if first != me => wait_for_reset(),
         _ => {}
     }
+}
+
+/// For a core whose Linux has come to EL2 for no reason that is known: if the
+/// machine dies, which has taken Linux's memory away, it doesn't go back.
+pub fn stop_if_dying() {
+    if is_dying() {
+        wait_for_reset()
+    }
+}
+
+/// Whether a core dies.
+pub(crate) fn is_dying() -> bool {
+    DYING.load(Ordering::SeqCst) != 0
+}
+
+/// Waits for the reset by the core that died, and if it doesn't come, resets.
+fn wait_for_reset() -> ! {
+    let end = timer::now() + PATIENCE * timer::frequency();
+    while timer::now() < end {
+        core::hint::spin_loop();
+    }
+    smc::reset()
 }
 
 fn write(stone: &mut Stone, reason: Reason) -> fmt::Result {

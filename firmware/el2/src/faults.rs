@@ -28,6 +28,10 @@ pub fn die(number: u64) -> ! {
         Death::Stack => {
             black_box(recurse(1));
         }
+        Death::Second => {
+            while !fault::is_dying() {}
+            fault::die("a guest asked to give up second");
+        }
         Death::Again => {
             IN_THE_MIDST.store(1, Relaxed);
             load();

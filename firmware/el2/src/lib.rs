@@ -41,6 +41,7 @@ pub mod shared;
 pub mod smc;
 pub mod stolen;
 pub mod stone;
+mod stop;
 mod sve;
 mod switch;
 pub mod sysreg;

@@ -11,6 +11,7 @@
 //! - [`sgi`]: interrupts between CPUs; [`vcpu`], [`native`]: interrupts for
 //!   vCPUs and for native contexts
 //! - [`crash`]: devices for a crash kernel; [`stolen`]: stolen time
+//! - [`watch`]: kicks that got lost; [`park`]: no DP core is lent
 //! - [`plan`]: who may touch which memory; [`pages`]: emulated pages; [`power`]: PSCI
 //!
 //! On a host it compiles to an empty program.
@@ -23,12 +24,15 @@ extern crate alloc;
 mod firmware {
     pub mod boot;
     pub mod crash;
+    #[cfg(feature = "faults")]
+    pub mod faults;
     pub mod hot;
     pub mod interrupts;
     pub mod lend;
     pub mod machine;
     pub mod native;
     pub mod pages;
+    pub mod park;
     pub mod plan;
     pub mod power;
     pub mod reclaim;
@@ -37,6 +41,7 @@ mod firmware {
     pub mod stray;
     pub mod sync;
     pub mod vcpu;
+    pub mod watch;
 
     taichi_el2::handlers! {
         boot: boot::boot,

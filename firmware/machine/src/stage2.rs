@@ -172,6 +172,15 @@ pub fn stage2(
     })
 }
 
+/// How many entries the root of a stage 2 with this VTCR_EL2 has, in one table
+/// or in several in one piece.
+pub const fn root_entries(vtcr: u64) -> u64 {
+    let bits = 64 - (vtcr & 63) as u32;
+    // SL0, with 4 KiB pages.
+    let level = 2 - (vtcr >> 6 & 3) as u32;
+    1 << (bits - shift(level))
+}
+
 /// Stage 2, leaf: Normal, inner and outer write-back.
 const S2_NORMAL: u64 = 0xf << 2 | INNER | AF;
 

@@ -5,10 +5,12 @@
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use taichi_machine::stage2::{Access, Kind, MapError, Tables, address_bits, stage1, stage2};
+use taichi_machine::stage2::{
+    Access, Kind, MapError, Tables, address_bits, root_entries, stage1, stage2,
+};
 
 /// Physical memory that holds nothing but tables.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Memory {
     words: BTreeMap<usize, u64>,
     next: usize,
@@ -146,6 +148,13 @@ fn check_stage2(parange: u64, regions: &[(Range<u64>, Access)]) -> Memory {
         assert!(leaf.is_none_or(|leaf| leaf.output == input));
     }
     largest_blocks(&memory, tables.root, level, bits);
+    let mut stopped = memory.clone();
+    for entry in 0..root_entries(tables.vtcr) as usize {
+        stopped.words.insert(tables.root + 8 * entry, 0);
+    }
+    for input in probes(regions, bits) {
+        assert!(walk(&stopped, tables.root, level, bits, input).is_none());
+    }
     memory
 }
 

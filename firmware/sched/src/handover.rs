@@ -38,17 +38,26 @@ impl Mail {
     pub const NATIVE_SGI: Mail = Mail(1);
     /// The native context must have its core back: a probe.
     pub const RECLAIM: Mail = Mail(2);
+    /// The native context keeps its core until this level is withdrawn: whoever
+    /// takes it posts it again as long as that holds.
+    pub const KEEP: Mail = Mail(4);
     /// The vCPU that runs here has interrupts pending.
-    pub const VCPU: Mail = Mail(4);
+    pub const VCPU: Mail = Mail(8);
     /// Look at the scheduler: there is something to run, or to time.
-    pub const LOOK: Mail = Mail(8);
+    pub const LOOK: Mail = Mail(16);
     /// What the native context must have its core for.
-    const FOR_NATIVE: Mail = Mail(Self::NATIVE_SGI.0 | Self::RECLAIM.0);
+    const FOR_NATIVE: Mail = Mail(Self::NATIVE_SGI.0 | Self::RECLAIM.0 | Self::KEEP.0);
 
     /// Whether any level of `other` is set.
     #[inline]
     pub fn has(self, other: Mail) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// All levels but those of `other`.
+    #[must_use]
+    pub fn without(self, other: Mail) -> Mail {
+        Mail(self.0 & !other.0)
     }
 
     /// Whether the native context must get the core.
@@ -108,6 +117,16 @@ impl Handover {
             return Mail(0);
         }
         Mail(self.mail.swap(0, SeqCst))
+    }
+
+    /// Any core: takes a level of [`Mail::KEEP`] back.
+    pub fn withdraw_keep(&self) {
+        self.mail.fetch_and(!Mail::KEEP.0, SeqCst);
+    }
+
+    /// Any core: what is in the mailbox now, which stays there.
+    pub fn peek(&self) -> Mail {
+        Mail(self.mail.load(SeqCst))
     }
 
     /// Owner: takes the levels of `wanted` only; the others stay for the SGI 0

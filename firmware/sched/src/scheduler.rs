@@ -15,6 +15,10 @@
 //! [`Scheduler::deadline`].
 
 mod guardian;
+mod keep;
+mod watch;
+
+pub use watch::WATCH;
 
 use crate::queue::Queue;
 use crate::state::{CoreId, CoreState, Illegal, Role, VcpuId, VcpuState, Why};
@@ -82,6 +86,8 @@ struct Core {
     wards: u64,
     /// Not taken by force before this time: native code has its turn.
     turn: u64,
+    /// When it looks for lost kicks next: one core does.
+    watch: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +109,7 @@ const BLANK_CORE: Core = Core {
     until: NEVER,
     wards: NEVER,
     turn: 0,
+    watch: NEVER,
 };
 const BLANK_VCPU: Vcpu = Vcpu {
     state: VcpuState::Off,
@@ -123,6 +130,9 @@ pub struct Scheduler {
     waiting: u32,
     /// Bit n: core n is a CP core and online.
     guardians: u32,
+    /// Bit n: core n may be lent. Consulted where a core waits; what keeps
+    /// others is [`crate::handover::Mail::KEEP`].
+    lendable: u32,
 }
 
 impl Scheduler {
@@ -140,6 +150,7 @@ impl Scheduler {
             ready: Queue::new(),
             waiting: 0,
             guardians: 0,
+            lendable: u32::MAX,
         }
     }
 
@@ -231,7 +242,7 @@ impl Scheduler {
     /// has become ready since, a waiting core is kicked, perhaps this one.
     pub fn wait(&mut self, core: CoreId) -> Result<Kicks, Illegal> {
         self.cores[core].state.wait()?;
-        self.waiting |= 1 << core;
+        self.waiting |= self.lendable & 1 << core;
         if !self.ready.is_empty() {
             return Ok(self.kick_waiting());
         }
@@ -276,6 +287,13 @@ impl Scheduler {
         let tick = match self.cores[core].state {
             CoreState::Lent { vcpu, why } if now >= self.cores[core].until => {
                 self.slice_over(core, vcpu, why, now, &mut kicks)?
+            }
+            CoreState::Waiting if self.lendable & 1 << core == 0 => {
+                // Kicked before it was kept: another takes what it came for.
+                if !self.ready.is_empty() {
+                    kicks.0 |= self.kick_waiting().0;
+                }
+                Tick::Continue
             }
             CoreState::Waiting if !self.ready.is_empty() => Tick::Lend(Why::Idle),
             CoreState::Waiting => {

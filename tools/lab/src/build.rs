@@ -61,7 +61,8 @@ pub fn probe(cache: &Cache) -> Result<Image> {
     image(cache, "taichi-probe", &[], "firmware", "probe.img")
 }
 
-/// Builds our guest programs, static, and returns their files in order.
+/// Builds our guest programs and the command `taichi`, as far as it is of use in
+/// a guest, static, and returns their files in order.
 ///
 /// # Errors
 /// Where set-up or the build fails.
@@ -69,7 +70,8 @@ pub fn programs(cache: &Cache) -> Result<Vec<PathBuf>> {
     let mut cargo = cargo(cache, LINUX)?;
     // A guest unpacks them in memory at every boot: no symbols.
     cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    cargo.args(["build", "--package", "taichi-guest", "--bins", "--release"]);
+    cargo.args(["build", "--package", "taichi-guest", "--package", "taichi"]);
+    cargo.args(["--no-default-features", "--bins", "--release"]);
     let mut files = executables(cargo, "the guest's programs")?;
     files.sort();
     Ok(files)

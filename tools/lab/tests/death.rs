@@ -65,12 +65,15 @@ impl Remains {
     }
 }
 
-/// Boots the mortal firmware below the probe, which makes it die; QEMU stops at
-/// the reset.
+/// Boots the mortal firmware below the probe, which makes it die.
 fn dies(how: &str) -> Remains {
+    autopsy(machine(mortal(), how))
+}
+
+/// Boots a machine that dies; QEMU stops at the reset.
+fn autopsy(mut machine: Machine) -> Remains {
     let directory = tempfile::tempdir().unwrap();
     let (socket, memory) = (directory.path().join("qmp"), directory.path().join("ram"));
-    let mut machine = machine(mortal(), how);
     // An address in RAM is the firmware's; where in it, its symbols say.
     let stone = symbol("__stone_start") + RAM;
     let listener = UnixListener::bind(&socket).unwrap();
@@ -273,10 +276,47 @@ fn of_a_fault_in_all_that_follows() {
     assert!(text.contains("\nreason: load from "), "{text}");
 }
 
-/// The second core dies while the first prints; the first's epitaph is whole.
+/// The second core dies as soon as the first does; the first's epitaph is whole.
 #[test]
 fn on_two_cores_at_once() {
     dies_well("both", &["panic: a guest asked for it"]);
+}
+
+/// A CP core, two DP cores and a vCPU print for ever while the boot core dies.
+/// None of them gets a word in once the epitaph has begun.
+#[test]
+fn while_all_others_run() {
+    let (cores, dp) = (4, "2-3".parse().unwrap());
+    let machine = Machine {
+        cores,
+        dp,
+        ..machine(mortal(), "chat")
+    };
+    let remains = autopsy(machine);
+    let console = remains.console.replace("\r\n", "\n");
+    assert_eq!(remains.end, "guest-reset", "{console}");
+    for cpu in 1..=cores {
+        assert!(console.contains(&format!("chat of {cpu}\n")), "{console}");
+    }
+    let (_, epitaph) = console
+        .split_once("taichi: the firmware died on core 0")
+        .unwrap();
+    assert!(!epitaph.contains("chat"), "{console}");
+    assert!(console.contains(remains.text()), "{console}");
+}
+
+#[test]
+fn of_a_redistributor_that_never_wakes_up() {
+    let remains = dies("asleep");
+    assert_eq!(remains.end, "guest-reset", "{}", remains.console);
+    let text = remains.text();
+    for part in [
+        "died on core 1;",
+        "redistributor of this core doesn't wake up",
+        END,
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
 }
 
 #[test]

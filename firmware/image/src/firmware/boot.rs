@@ -6,13 +6,15 @@
 use super::crash::Crash;
 use super::hot::HOT;
 use super::machine::{self, CoreShared, Frames, Machine, Pages};
+use super::watch::Seen;
 use super::{plan, sgi};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::array;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutex;
-use taichi_abi::telemetry;
+use taichi_abi::{MAX_CORES, telemetry};
 use taichi_el2::boot::Loaded;
 use taichi_el2::context::Controls;
 use taichi_el2::mmio::Frame;
@@ -335,7 +337,11 @@ fn machine(
         patience: ticks(config.patience_ns),
         forced_slice: ticks(config.patience_ns / 4),
     };
-    *HOT.sched.lock() = Scheduler::new(params, &roles, vcpus.len());
+    let mut sched = Scheduler::new(params, &roles, vcpus.len());
+    if !vcpus.is_empty() {
+        sched = sched.watched_by(boot_core);
+    }
+    *HOT.sched.lock() = sched;
     let mut psci = Psci::new(cores, vcpus, boot_core);
     let below = smc::Below::ask();
     psci.below = below.psci;
@@ -369,6 +375,8 @@ fn machine(
         )
         .unwrap_or(redistributors[0]),
         crash: Crash::new(),
+        seen: [const { Seen::nothing() }; MAX_CORES],
+        bad_looks: AtomicU32::new(0),
         smccc: Smccc { below: below.smccc },
         nanoseconds: Nanoseconds::new(timer::frequency()),
     }
@@ -418,6 +426,17 @@ fn enter(core: &mut Core) {
     timer::set_deadline(deadline);
 }
 
+/// Seconds that a redistributor may take to wake up; Linux waits for one.
+const WAKE_UP: u64 = 1;
+
+/// Whether a test wants a redistributor that doesn't wake up.
+fn is_kept_asleep() -> bool {
+    #[cfg(feature = "faults")]
+    return super::faults::is_kept_asleep();
+    #[cfg(not(feature = "faults"))]
+    false
+}
+
 /// Enables EL2's own interrupts in a core's redistributor (GICR_WAKER,
 /// GICR_IGROUPR0, GICR_IPRIORITYR<n>, GICR_ICFGR1, GICR_ISENABLER0; Arm IHI 0069,
 /// 12.11).
@@ -432,7 +451,15 @@ fn own_interrupts(frame: &Frame) {
     let sleep = 1 << 1;
     let asleep = 1 << 2;
     frame.write32(WAKER, frame.read32(WAKER) & !sleep);
-    while frame.read32(WAKER) & asleep != 0 {}
+    let end = timer::now() + WAKE_UP * timer::frequency();
+    while frame.read32(WAKER) & asleep != 0 || is_kept_asleep() {
+        if timer::now() > end {
+            fault::die(
+                "the redistributor of this core doesn't wake up (GICR_WAKER.ChildrenAsleep): \
+                 Linux couldn't use the core either; take it out of the device tree",
+            );
+        }
+    }
     let bits = OWN.iter().fold(0, |bits, intid| bits | 1 << intid);
     frame.write32(IGROUPR0, frame.read32(IGROUPR0) | bits);
     for intid in OWN {

@@ -3,7 +3,7 @@
 //! reached without a question whether it is there.
 
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use spin::mutex::SpinMutex;
 use taichi_abi::{MAX_CORES, MAX_VCPUS};
 use taichi_el2::shared;
@@ -23,6 +23,8 @@ pub struct Hot {
     pub sched: SpinMutex<Scheduler>,
     hands: [Handover; MAX_CORES],
     vcpus: [Pending; MAX_VCPUS],
+    /// DP cores are kept for their native contexts (`park.rs`).
+    pub keep: AtomicBool,
 }
 
 /// The interrupts of a vCPU that are in no list register.
@@ -46,6 +48,7 @@ pub static HOT: Hot = Hot {
             enabled: AtomicU32::new(0),
         }
     }; MAX_VCPUS],
+    keep: AtomicBool::new(false),
 };
 
 impl Hot {

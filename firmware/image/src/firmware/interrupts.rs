@@ -77,8 +77,8 @@ fn kicked(core: &mut Core) -> Outcome {
         if outcome == Outcome::Switch {
             return outcome;
         }
-    } else if mail.has(Mail::NATIVE_SGI) {
-        native::native_sgi(core);
+    } else if mail.for_native() {
+        native::wanted(core, mail);
     }
     if mail.has(Mail::LOOK) {
         outcome = reclaim::tick(core);

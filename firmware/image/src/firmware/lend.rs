@@ -7,7 +7,8 @@
 
 use super::hot::HOT;
 use super::machine::{kick_all, machine};
-use super::native::native_sgi;
+use super::native::{self, native_sgi};
+use super::park;
 use super::reclaim::tick;
 use super::vcpu;
 use core::sync::atomic::Ordering::Relaxed;
@@ -134,21 +135,29 @@ fn lend_now(core: &mut Core, id: usize, why: Why, register: u8) -> Outcome {
 #[cold]
 #[inline(never)]
 fn wanted_by_native(core: &mut Core, why: Why, register: u8, mail: Mail) -> Outcome {
-    if mail.has(Mail::NATIVE_SGI) {
-        native_sgi(core);
-    }
+    native::wanted(core, mail);
     if why == Why::Forced {
         let id = core.id();
         HOT.hand(id).lend_anyway();
         return lend_now(core, id, why, register);
     }
     core.trace(timer::now(), Event::Refuse, None, u64::from(mail.0));
-    let reason = if mail.has(Mail::NATIVE_SGI) {
-        Reason::Interrupt
-    } else {
-        Reason::Probe
+    let reason = match mail {
+        mail if mail.has(Mail::NATIVE_SGI) => Reason::Interrupt,
+        mail if mail.has(Mail::RECLAIM) => Reason::Probe,
+        _ if why == Why::Idle => return stay(core),
+        _ => Reason::Refused,
     };
     refuse(core, why, register, reason)
+}
+
+/// The native context idles, and keeps its core.
+fn stay(core: &mut Core) -> Outcome {
+    let waiting = HOT.sched.lock().core(core.id()) == CoreState::Waiting;
+    if waiting {
+        return Outcome::Resume;
+    }
+    wait(core)
 }
 
 /// An interrupt for the native context is pending, or being handled.
@@ -227,6 +236,12 @@ pub fn rearm(core: &mut Core, deadline: u64) {
 fn wait(core: &mut Core) -> Outcome {
     let id = core.id();
     let spin = machine().spin;
+    // Its SGI 0 may have come before the level, or not at all.
+    if HOT.hand(id).peek().has(Mail::NATIVE_SGI) {
+        HOT.hand(id).take_only(Mail::NATIVE_SGI);
+        native_sgi(core);
+        return Outcome::Resume;
+    }
     let mut sched = HOT.sched.lock();
     let kicks = legal(sched.wait(id));
     drop(sched);
@@ -252,6 +267,9 @@ fn wait(core: &mut Core) -> Outcome {
                 let intid = gic::acknowledge();
                 gic::end_own(intid, core.is_dp());
                 let mail = HOT.hand(id).take();
+                if mail.has(Mail::KEEP) {
+                    park::taken(id);
+                }
                 let look = intid == gic::HYP_TIMER || mail.has(Mail::LOOK);
                 (look, mail.has(Mail::NATIVE_SGI))
             }

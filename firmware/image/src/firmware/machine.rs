@@ -7,10 +7,11 @@
 
 use super::crash::Crash;
 use super::hot::HOT;
+use super::watch::Seen;
+use core::sync::atomic::AtomicU32;
 use spin::Once;
 use spin::mutex::SpinMutex;
 use taichi_abi::{MAX_CORES, MAX_VCPUS};
-use taichi_el2::gic;
 use taichi_el2::mmio::Frame;
 use taichi_el2::vectors::Outcome;
 use taichi_machine::affinity::{CoreSet, Mpidr};
@@ -50,6 +51,10 @@ pub struct Machine {
     pub distributor: Frame,
     /// What happens once Linux has crashed.
     pub crash: Crash,
+    /// What the watchman saw last, by core.
+    pub seen: [Seen; MAX_CORES],
+    /// How bad it looked lately (`watch.rs`).
+    pub bad_looks: AtomicU32,
     /// Calls that aren't PSCI's.
     pub smccc: Smccc,
     /// The system counter's ticks, in nanoseconds.
@@ -112,7 +117,16 @@ impl Machine {
     #[inline]
     pub fn kick(&self, core: usize, mail: Mail) {
         HOT.hand(core).post(mail);
-        gic::send_sgi(self.core[core % MAX_CORES].kick);
+        self.raise(core % MAX_CORES);
+    }
+
+    /// Raises SGI 0 at `core`, whose mailbox says why.
+    #[inline]
+    pub fn raise(&self, core: usize) {
+        #[cfg(feature = "faults")]
+        super::faults::raise(self, core);
+        #[cfg(not(feature = "faults"))]
+        taichi_el2::gic::send_sgi(self.core[core].kick);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::hot::HOT;
 use super::machine::machine;
+use super::park;
 use taichi_el2::gic;
 use taichi_el2::gic::Full;
 use taichi_el2::percore::Core;
@@ -11,6 +12,17 @@ use taichi_sched::handover::Mail;
 
 /// How often a core looks whether its own SGI has arrived.
 const REDELIVERY: u32 = 1_000_000;
+
+/// The mailbox asked for the native context, which is loaded or not.
+#[inline(never)]
+pub fn wanted(core: &mut Core, mail: Mail) {
+    if mail.has(Mail::KEEP) {
+        park::taken(core.id());
+    }
+    if mail.has(Mail::NATIVE_SGI) {
+        native_sgi(core);
+    }
+}
 
 /// SGI 0 for the native context, loaded or not.
 #[inline(never)]

@@ -4,9 +4,9 @@
 
 use super::hot::HOT;
 use super::machine::{Machine, machine};
-use super::{crash, sync, vcpu};
+use super::{crash, park, sync, vcpu};
 use core::sync::atomic::Ordering::SeqCst;
-use taichi_abi::telemetry::Page;
+use taichi_abi::telemetry::{Page, Parked};
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
@@ -93,10 +93,8 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     }
     if address & !0xfff == m.pages.control {
         count(core, Page::Window);
-        if let Some(value) = access.store
-            && address & 0xfff == control::PROBE as u64
-        {
-            probe(m, value);
+        if let Some(value) = access.store {
+            command(m, core, address as usize & 0xfff, value);
         }
         return Some(0);
     }
@@ -131,16 +129,29 @@ fn emulate(m: &Machine, core: &mut Core, access: &Access) -> Option<u64> {
     None
 }
 
+/// A store to the control page.
+fn command(m: &Machine, core: &mut Core, register: usize, value: u64) {
+    match (register, value) {
+        (control::PROBE, core) => probe(m, core),
+        (control::PARK, 0) => park::set(m, core, Parked::No),
+        (control::PARK, 1) => park::set(m, core, Parked::Asked),
+        #[cfg(feature = "faults")]
+        (control::FAULT, value) => super::faults::set(value),
+        _ => {}
+    }
+}
+
 /// An accelerator says that work for this core is on its way.
 fn probe(m: &Machine, target: u64) {
-    let Some(shared) = m.core[..m.cores].get(target as usize) else {
+    let target = target as usize;
+    if target >= m.cores {
         return;
-    };
-    if HOT.hand(target as usize).post_probe() {
-        gic::send_sgi(shared.kick);
+    }
+    if HOT.hand(target).post_probe() {
+        m.raise(target);
     } else {
         // Other cores store here too: a count, not a truth.
-        shared::add(&shared::core(target as usize).probes_late, 1);
+        shared::add(&shared::core(target).probes_late, 1);
     }
 }
 

@@ -5,9 +5,8 @@
 use super::hot::HOT;
 use super::lend::{choose, illegal, legal, lend_for, rearm};
 use super::machine::{finish, kick_all};
-use super::native::native_sgi;
 use super::stray::stray;
-use super::{stolen, vcpu};
+use super::{native, stolen, vcpu, watch};
 use core::sync::atomic::Ordering::Relaxed;
 use spin::mutex::SpinMutexGuard;
 use taichi_abi::doorbell::Reason;
@@ -82,11 +81,12 @@ fn end_stay(core: &mut Core, vcpu: usize, event: Event, reason: Reason, now: u64
 
 /// The mailbox of a lent core asked for it, for an SGI or a probe.
 pub fn give_back(core: &mut Core, mail: Mail) -> Outcome {
-    if mail.has(Mail::NATIVE_SGI) {
-        native_sgi(core);
-    }
+    native::wanted(core, mail);
     if mail.has(Mail::RECLAIM) {
         return take_back(core, Reason::Probe, timer::now());
+    }
+    if mail.has(Mail::KEEP) {
+        return take_back(core, Reason::Refused, timer::now());
     }
     interrupt_while_lent(core)
 }
@@ -132,6 +132,7 @@ fn native_timer_while_taken(core: &mut Core, now: u64) -> Outcome {
 fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
     let id = core.id();
     let mut sched = HOT.sched.lock();
+    let watch = sched.watch(id, now).then(|| sched.kickable());
     let (tick, kicks) = legal(sched.tick(id, now));
     HOT.publish_ready(&sched);
     let deadline = sched.deadline(id);
@@ -143,6 +144,9 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
     // A core that waits looks at its interrupts next.
     timer::set_deadline_now(deadline.min(native_timer));
     kick_all(kicks);
+    if let Some(kickable) = watch {
+        watch::look(core, kickable);
+    }
     match tick {
         Tick::Continue if gic::highest_pending() == gic::HYP_TIMER => stray(core, gic::HYP_TIMER),
         Tick::Continue => Outcome::Resume,

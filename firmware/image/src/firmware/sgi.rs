@@ -42,10 +42,14 @@ fn send_zero(sgi1r: u64) -> Outcome {
         let aff0 = targets.trailing_zeros() as u8;
         if let Some(target) = core_at(m, aff0) {
             HOT.hand(target).post(Mail::NATIVE_SGI);
+            #[cfg(feature = "faults")]
+            super::faults::raise(m, target);
         }
         targets &= targets - 1;
     }
-    gic::send_sgi(sgi1r);
+    if cfg!(not(feature = "faults")) {
+        gic::send_sgi(sgi1r);
+    }
     seldom(Outcome::Resume)
 }
 
@@ -97,11 +101,10 @@ fn send_to_each(m: &Machine, core: &mut Core, sgi1r: u64) {
 
 /// Sends one SGI to one native context.
 pub fn to_core(m: &Machine, target: usize, intid: u32) {
-    let shared = &m.core[target];
     if intid == gic::KICK {
-        HOT.hand(target).post(Mail::NATIVE_SGI);
+        return m.kick(target, Mail::NATIVE_SGI);
     }
-    gic::send_sgi(shared.kick | u64::from(intid) << 24);
+    gic::send_sgi(m.core[target].kick | u64::from(intid) << 24);
 }
 
 /// ICC_SGI1R_EL1 that sends SGI 0 to one CPU.

@@ -11,7 +11,7 @@ use taichi_abi::trace::Event;
 use taichi_el2::context;
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
-use taichi_el2::{features, gic, read_sysreg, shared, timer};
+use taichi_el2::{fault, features, gic, read_sysreg, shared, timer};
 use taichi_machine::features::{IdRegister, visible};
 use taichi_machine::psci::NOT_SUPPORTED;
 use taichi_machine::trap::{self, Trap, ec};
@@ -103,8 +103,10 @@ fn rare(core: &mut Core, esr: u64) -> Outcome {
     }
 }
 
-/// Records a trap that the firmware has no answer for.
+/// Records a trap that the firmware has no answer for. While the machine dies
+/// these are all that Linux does, and the core stops here.
 pub fn refuse(core: &Core, esr: u64) {
+    fault::stop_if_dying();
     core.trace(timer::now(), Event::Trap, core.vcpu(), esr);
 }
 

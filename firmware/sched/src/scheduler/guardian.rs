@@ -2,7 +2,7 @@
 //! Who looks after a vCPU that has no core: its timer while it is idle, its
 //! patience while it is ready.
 
-use super::{Kicks, NEVER, Scheduler, Vcpu};
+use super::{Kicks, Scheduler, Vcpu};
 use crate::state::{CoreId, VcpuId, VcpuState};
 use taichi_abi::MAX_CORES;
 
@@ -65,7 +65,7 @@ impl Scheduler {
     /// Wakes wards whose timer fired, finds whether one starves, and works out
     /// when to look again.
     pub(super) fn look_after_wards(&mut self, core: CoreId, now: u64) -> (bool, Kicks) {
-        self.cores[core].wards = NEVER;
+        self.cores[core].wards = self.cores[core].watch;
         let mut kicks = Kicks::NONE;
         let mut starving = None;
         for vcpu in 0..self.vcpu_count {

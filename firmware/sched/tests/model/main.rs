@@ -19,6 +19,7 @@ enum Event {
     VcpuOff(usize),
     VcpuIdle(usize, Option<u64>),
     VcpuInterrupt(usize, usize),
+    Keep(usize, bool),
     Advance(u64),
 }
 
@@ -62,6 +63,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => core().prop_map(Event::VcpuOff),
         4 => (core(), proptest::option::of(0u64..300)).prop_map(|(c, t)| Event::VcpuIdle(c, t)),
         4 => (vcpu(), core()).prop_map(|(v, c)| Event::VcpuInterrupt(v, c)),
+        1 => (core(), any::<bool>()).prop_map(|(c, k)| Event::Keep(c, k)),
         8 => (0u64..60).prop_map(Event::Advance),
     ]
 }
@@ -89,6 +91,7 @@ fn run(machine: &Machine, events: &[Event]) -> World {
             Event::VcpuOff(c) => world.vcpu_off(c % cores),
             Event::VcpuIdle(c, timer) => world.vcpu_idle(c % cores, timer),
             Event::VcpuInterrupt(v, c) => world.vcpu_interrupt(v, c % cores),
+            Event::Keep(c, keep) => world.keep(c % cores, keep),
             Event::Advance(ticks) => world.advance(ticks),
         }
     }

@@ -159,3 +159,34 @@ fn a_forced_core_goes_back_early() {
     assert_eq!(scheduler.core(0), CoreState::Native);
     assert_eq!(scheduler.ready(), 1);
 }
+
+/// Kept DP cores wait and are not kicked; a CP core that waits takes their vCPUs,
+/// and they theirs again when that is over.
+#[test]
+fn dp_cores_that_are_kept_are_left_alone() {
+    let roles = [Role::Cp, Role::Dp, Role::Cp];
+    let mut scheduler = Scheduler::new(PARAMS, &roles, 2);
+    for core in 0..3 {
+        scheduler.core_on(core).expect("off");
+    }
+    let kicks = scheduler.wait(1).expect("native");
+    assert_eq!(kicks.0, 0);
+    let kicks = scheduler.vcpu_on(0, 0, 1000).expect("off");
+    assert_eq!(kicks.0 & 1 << 1, 1 << 1, "the DP core was to take it");
+    // It is kept before it comes.
+    let kicks = scheduler.keep_dp_cores(true);
+    assert_eq!(kicks.0, 0, "nobody else waits");
+    let (tick, kicks) = scheduler.tick(1, 1001).expect("a tick");
+    assert_eq!((tick, kicks.0), (Tick::Continue, 0));
+    let kicks = scheduler.wait(2).expect("native");
+    assert_eq!(kicks.0, 1 << 2, "the CP core that waits is to take it");
+    let (tick, _) = scheduler.tick(2, 1002).expect("a tick");
+    assert_eq!(tick, Tick::Lend(Why::Idle));
+    scheduler.lend(2, Why::Idle, 1002).expect("waiting");
+    let kicks = scheduler.vcpu_on(1, 0, 1003).expect("off");
+    assert_eq!(kicks.0 & 1 << 1, 0, "a kept DP core is kicked");
+    let kicks = scheduler.keep_dp_cores(false);
+    assert_eq!(kicks.0, 1 << 1);
+    let (tick, _) = scheduler.tick(1, 1004).expect("a tick");
+    assert_eq!(tick, Tick::Lend(Why::Idle));
+}

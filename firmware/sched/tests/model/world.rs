@@ -6,7 +6,7 @@
 //! set only when that core itself was in EL2, and fires up to [`LATE`] ticks
 //! late. So a scheduler that forgets to kick somebody is found out.
 
-use taichi_sched::scheduler::NEVER;
+use taichi_sched::scheduler::{NEVER, WATCH};
 use taichi_sched::state::{CoreId, Illegal, VcpuId};
 use taichi_sched::{CoreState, Kicks, Params, Role, Scheduler, Tick, VcpuState, Why};
 
@@ -60,6 +60,10 @@ pub struct World {
     /// When each vCPU entered its state, and when its timer fires.
     since: Vec<u64>,
     timers: Vec<u64>,
+    /// DP cores are not lent.
+    kept: bool,
+    /// When the watchman last looked for lost kicks.
+    watched: u64,
     /// When a CP core last left, so that its wards moved.
     moved: u64,
     random: u64,
@@ -69,7 +73,7 @@ impl World {
     /// Core 0 runs, as the boot core does; all else is off.
     pub fn new(params: Params, roles: &[Role], vcpu_count: usize, seed: u64) -> Self {
         let mut world = Self {
-            scheduler: Scheduler::new(params, roles, vcpu_count),
+            scheduler: Scheduler::new(params, roles, vcpu_count).watched_by(0),
             now: 1000,
             steps: [0; STEPS.len()],
             refused: 0,
@@ -85,6 +89,8 @@ impl World {
             vcpus: vec![VcpuState::Off; vcpu_count],
             since: vec![0; vcpu_count],
             timers: vec![NEVER; vcpu_count],
+            kept: false,
+            watched: 1000,
             moved: 0,
             random: seed | 1,
         };
@@ -115,7 +121,7 @@ impl World {
     /// The native context executes WFI: lends, or waits. `meanwhile` is what
     /// another core does between the two.
     pub fn idle(&mut self, core: CoreId, meanwhile: impl FnOnce(&mut Self)) {
-        if self.lend(core, Why::Idle) == Some(None) {
+        if self.is_kept(core) || self.lend(core, Why::Idle) == Some(None) {
             meanwhile(self);
             let legal = self.cores[core] == CoreState::Native;
             if let Some(kicks) = self.call(legal, |s, _| s.wait(core)) {
@@ -127,10 +133,33 @@ impl World {
 
     /// A poller loads from the doorbell.
     pub fn yields(&mut self, core: CoreId) {
-        if self.roles[core] == Role::Dp && self.cores[core] != CoreState::Waiting {
+        let waits = self.cores[core] == CoreState::Waiting;
+        if self.roles[core] == Role::Dp && !waits && !self.is_kept(core) {
             self.lend(core, Why::Yield);
         }
         self.leave(core);
+    }
+
+    /// DP cores are kept for their native contexts, or lent again; `from` says so.
+    pub fn keep(&mut self, from: CoreId, keep: bool) {
+        if !self.runs(from) {
+            return;
+        }
+        self.kept = keep;
+        if let Some(kicks) = self.call(true, |s, _| Ok(s.keep_dp_cores(keep))) {
+            self.kick(kicks);
+        }
+        self.leave(from);
+        for core in 0..self.cores.len() {
+            if self.is_kept(core) && self.vcpu_there(core).is_some() {
+                self.reclaim(core);
+                self.leave(core);
+            }
+        }
+    }
+
+    fn is_kept(&self, core: CoreId) -> bool {
+        self.kept && self.roles[core] == Role::Dp
     }
 
     /// An interrupt for the native context of a core that doesn't run it.
@@ -226,6 +255,7 @@ impl World {
         let ready = self.scheduler.ready();
         let got = self.call(legal, |s, now| s.lend(core, why, now))?;
         assert_eq!(got.is_some(), ready > 0);
+        assert!(!self.is_kept(core), "a kept core is lent");
         let expected = got.map_or(CoreState::Native, |vcpu| CoreState::Lent { vcpu, why });
         assert_eq!(self.cores[core], expected);
         Some(got)
@@ -249,6 +279,10 @@ impl World {
 
     fn tick(&mut self, core: CoreId) {
         let had = self.vcpu_there(core);
+        if self.scheduler.watch(core, self.now) {
+            assert_eq!(core, 0, "not the watchman");
+            self.watched = self.now;
+        }
         let Some((tick, kicks)) = self.call(true, |s, now| s.tick(core, now)) else {
             return;
         };
@@ -448,7 +482,8 @@ impl World {
                     || self.read[core] <= self.scheduler.deadline(core),
                 "core {core} was not told that its timer must fire earlier"
             );
-            unused += usize::from(state == CoreState::Waiting && !kicked(core));
+            let may = state == CoreState::Waiting && !self.is_kept(core);
+            unused += usize::from(may && !kicked(core));
         }
         assert!(
             self.scheduler.ready() == 0 || unused == 0 || !self.kicks.is_empty(),
@@ -458,6 +493,10 @@ impl World {
 
     /// Nothing is late.
     fn check_delays(&mut self) {
+        assert!(
+            self.now <= self.watched + WATCH * self.params.patience + LATE,
+            "the watchman sleeps"
+        );
         for vcpu in 0..self.vcpu_count {
             let from = self.since[vcpu].max(self.moved);
             match self.vcpus[vcpu] {
@@ -495,6 +534,7 @@ impl World {
     pub fn timer_tick_bound(&self, elapsed: u64) -> u64 {
         let caused: u64 = self.steps[7..].iter().sum();
         let turn = self.params.slice.min(2 * self.params.forced_slice);
-        2 * caused + self.cores.len() as u64 * (elapsed / turn + 2)
+        let watched = elapsed / (WATCH * self.params.patience) + 1;
+        2 * caused + self.cores.len() as u64 * (elapsed / turn + 2) + watched
     }
 }

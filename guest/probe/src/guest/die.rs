@@ -4,22 +4,26 @@
 //! itself comes here twice and ends well.
 
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use taichi_abi::epitaph::{self, Header};
+use taichi_abi::control::{FAULT, Fault};
+use taichi_abi::epitaph;
 use taichi_abi::smccc::{self, Death};
 
-use super::console::say;
+use super::console::{last_words, say};
 use super::cpu;
 use super::psci;
 use super::report::check;
 use super::sys;
+use super::tree::MAX_CPUS;
 
 /// Calls that leave a record in the firmware's trace: more than an epitaph
 /// shows.
 const RECORDS: usize = 40;
 
-/// Dies as `how` says: a [`Death`]'s name; `both`: two cores, the second while
-/// the first writes its epitaph; `not`: doesn't.
+/// Dies as `how` says: a [`Death`]'s name; `both`: two cores, the second as
+/// soon as the first does; `chat`: while all other CPUs print; `asleep`: by
+/// starting a core whose redistributor never wakes up; `not`: doesn't.
 pub fn run(how: &str) {
     let Some(area) = area() else {
         check!(false, "there is no firmware to die");
@@ -42,7 +46,9 @@ pub fn run(how: &str) {
         return;
     }
     let death = match how {
-        "both" => second(area),
+        "both" => second(),
+        "chat" => chat(),
+        "asleep" => return asleep(),
         _ => Death::from_name(how),
     };
     let Some(death) = death else {
@@ -60,20 +66,52 @@ fn die(death: Death) -> i64 {
     psci::hvc([smccc::DIE.into(), death as u64, 0, 0])
 }
 
-/// Another core that dies as soon as it sees the first's epitaph begin.
-fn second(area: u64) -> Option<Death> {
-    let other = cpu::cores().find(|core| core.index != 0)?;
+/// Another core that dies at EL2 as soon as the first does.
+fn second() -> Option<Death> {
+    let other = cpu::cores().find(|core| core.number == 1)?;
     check!(other.start().is_ok(), "no second core");
-    let follow = |area| {
-        // SAFETY: the stone's header, which is never unmapped; atomics.
-        let header = unsafe { &*(area as *const Header) };
-        while header.magic.load(Relaxed) != epitaph::MAGIC {
-            core::hint::spin_loop();
-        }
-        die(Death::GiveUp);
+    static BEFORE: AtomicU64 = AtomicU64::new(u64::MAX);
+    let traps = || cpu::core_block(1).traps.load(Relaxed);
+    let follow = |_| {
+        BEFORE.store(cpu::core_block(1).traps.load(Relaxed), Relaxed);
+        die(Death::Second);
     };
-    other.post(follow, area);
+    other.post(follow, 0);
+    let came = sys::wait_for(cpu::PATIENCE, || traps() > BEFORE.load(Relaxed));
+    check!(came, "the second core doesn't call");
     Some(Death::Panic)
+}
+
+/// All other CPUs print for ever, none with the lock that keeps lines whole.
+fn chat() -> Option<Death> {
+    static LINES: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
+    let talk = |_| {
+        let me = cpu::this();
+        loop {
+            last_words(format_args!("chat of {}", me.index));
+            LINES[me.index].fetch_add(1, Relaxed);
+        }
+    };
+    for cpu in cpu::all().iter().skip(1) {
+        check!(cpu.start().is_ok(), "CPU {} doesn't start", cpu.index);
+        cpu.post(talk, 0);
+    }
+    for cpu in cpu::all().iter().skip(1) {
+        let lines = || LINES[cpu.index].load(Relaxed);
+        let came = sys::wait_for(cpu::PATIENCE, || lines() > 3);
+        check!(came, "CPU {} says nothing", cpu.index);
+    }
+    Some(Death::Panic)
+}
+
+/// The second core dies before it has entered this program.
+fn asleep() {
+    if let (Some(windows), Some(core)) = (cpu::machine().windows, cpu::all().get(1)) {
+        let fault = Fault::Asleep.to_each(1);
+        sys::write32(windows.control.base + FAULT as u64, fault);
+        let started = core.start();
+        check!(false, "the firmware lives on; CPU_ON gave {started:?}");
+    }
 }
 
 /// Where epitaphs are.

@@ -9,13 +9,15 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
+use taichi_abi::telemetry::Parked;
+
 use crate::guest::attack::{self, CALLS, MEMORY, SYSTEM};
 use crate::guest::console::say;
 use crate::guest::cpu::{self, Cpu};
 use crate::guest::frame::Pattern;
 use crate::guest::report::{check, failing};
 use crate::guest::sys::set;
-use crate::guest::tests::exits;
+use crate::guest::tests::{exits, park};
 use crate::guest::{gic, mmu, sys};
 
 /// How often each test strikes, on all CPUs together.
@@ -122,6 +124,8 @@ fn everywhere(strike: Strike) {
     }
     job(strike as usize as u64);
     cpu::all().iter().skip(1).for_each(Cpu::join_slowly);
+    // Some stores were an operator's.
+    park::park(Parked::No);
     let ms = (sys::now() - started) / sys::micros(1_000);
     say!("chaos: {} times in {ms} ms", TIMES.load(Relaxed));
 }

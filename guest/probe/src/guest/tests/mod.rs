@@ -5,6 +5,8 @@ mod chaos;
 mod debug;
 mod exits;
 mod gicr;
+mod kicks;
+mod park;
 mod power;
 mod protect;
 mod ready;
@@ -66,6 +68,8 @@ const TESTS: &[(&str, Needs, fn())] = &[
     ("switch-forced", Vcpus(1, 1), switches::forced),
     ("switch-rotate", Vcpus(1, 2), switches::rotate),
     ("switch-migrate", Vcpus(3, 1), switches::migrate),
+    ("park", Vcpus(2, 1), park::keeps_dp_cores),
+    ("park-not-yielding", Vcpus(2, 1), park::yields_once),
     ("probe-native", Vcpus(2, 0), switches::probe_native),
     ("power-errors", Nothing, power::errors),
     ("power-offer", Vcpus(1, 1), power::offer),
@@ -88,6 +92,14 @@ const CHAOS: &[(&str, Needs, fn())] = &[
     ("chaos-registers", Vcpus(1, 1), chaos::registers),
 ];
 
+/// For a firmware that is built for it, where they are asked for by name.
+const FAULTS: &[(&str, Needs, fn())] = &[
+    ("kicks-doubled", Vcpus(2, 1), kicks::doubled),
+    ("kicks-spurious", Vcpus(2, 1), kicks::spurious),
+    ("kicks-lost", Vcpus(2, 1), kicks::lost),
+    ("kicks-all-lost", Vcpus(2, 1), kicks::all_lost),
+];
+
 /// Runs what the boot arguments ask for: `probe=NAME[,NAME…]` picks tests by
 /// the beginnings of their names, `probe=bench` the benchmarks; `die=NAME`
 /// makes the firmware die instead; `times=N` is how often each kind of chaos
@@ -108,13 +120,13 @@ pub fn run(args: &str) {
         return report::done();
     }
     let (cores, vcpus) = (cpu::cores().count(), cpu::vcpus().count());
-    let chaos = |name: &str| name.starts_with("chaos");
+    let extra = |name: &str| name.starts_with("chaos") || name.starts_with("kicks");
     let times = args.split_ascii_whitespace();
     if let Some(n) = times.filter_map(|a| a.strip_prefix("times=")).next() {
         chaos::TIMES.store(n.parse().unwrap_or(0), Ordering::Relaxed);
     }
     let [start, others @ ..] = TESTS else { return };
-    for &(name, needs, test) in [start].into_iter().chain(CHAOS).chain(others) {
+    for &(name, needs, test) in [start].into_iter().chain(FAULTS).chain(CHAOS).chain(others) {
         let able = match needs {
             Nothing => true,
             Cores(n) => cores >= n,
@@ -123,7 +135,7 @@ pub fn run(args: &str) {
         let asked = name == "start"
             || match wanted {
                 Some(wanted) => wanted.split(',').any(|prefix| name.starts_with(prefix)),
-                None => !chaos(name),
+                None => !extra(name),
             };
         if able && asked {
             report::run(name, test);
