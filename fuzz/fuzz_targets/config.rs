@@ -13,6 +13,7 @@ fuzz_target!(|text: &str| {
             assert!((1_000..=1_000_000_000).contains(&config.slice_ns));
             assert!((config.slice_ns..=10_000_000_000).contains(&config.slice_max_ns));
             assert!((100_000..=10_000_000_000).contains(&config.patience_ns));
+            assert!((1_000..=1_000_000_000).contains(&config.look_ns));
             for cores in 0..=16 {
                 if config.check(cores, 0).is_ok() {
                     assert!(config.dp.iter().all(|core| core < cores));

@@ -4,7 +4,7 @@
 //! Options are words separated by white space, `key=value` or a plain flag:
 //!
 //! ```text
-//! vcpus=4 dp=2-5,7 slice=50us slice-max=1ms patience=4ms spin console=none
+//! vcpus=4 dp=2-5,7 slice=50us slice-max=1ms patience=4ms look=5us spin console=none
 //! ```
 //!
 //! | option | meaning | default | limits |
@@ -14,6 +14,7 @@
 //! | `slice=T` | first slice of a lent core | 50us | 1us to 1s |
 //! | `slice-max=T` | what the slice doubles up to | 1ms, or `slice` if that is more | `slice` to 10s |
 //! | `patience=T` | a ready vCPU that waited this long takes a CP core by force | 4ms | 100us to 10s |
+//! | `look=T` | how soon kernel code that is in the way is looked at again | 5us | 1us to 1s |
 //! | `spin` | idle cores spin at EL2 and never execute WFI | off | |
 //! | `console=C` | where the firmware prints: `tree`, `none`, `0xADDRESS` of a PL011 | `tree` | |
 //!
@@ -50,6 +51,9 @@ pub struct Config {
     pub slice_max_ns: u64,
     /// How long a ready vCPU waits before it takes a CP core by force, in ns.
     pub patience_ns: u64,
+    /// How soon kernel code that somebody's core is wanted from is looked at
+    /// again, in ns; 1 us to 1 s.
+    pub look_ns: u64,
     /// Idle cores spin at EL2 and never execute WFI: for measuring under
     /// instruction-counted emulation.
     pub spin: bool,
@@ -65,6 +69,7 @@ impl Default for Config {
             slice_ns: 50 * US,
             slice_max_ns: MS,
             patience_ns: 4 * MS,
+            look_ns: 5 * US,
             spin: false,
             console: Console::Tree,
         }
@@ -103,7 +108,7 @@ impl fmt::Display for ConfigError<'_> {
         match *self {
             Self::UnknownKey(key) => write!(
                 f,
-                "unknown option `{key}`; there are vcpus, dp, slice, slice-max, patience, spin, \
+                "unknown option `{key}`; there are vcpus, dp, slice, slice-max, patience, look, spin, \
                  console"
             ),
             Self::Twice(key) => write!(f, "option `{key}` is given twice"),
@@ -132,12 +137,13 @@ impl fmt::Display for ConfigError<'_> {
 impl core::error::Error for ConfigError<'_> {}
 
 /// Names of the options, in the order of the bits that say which were given.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "vcpus",
     "dp",
     "slice",
     "slice-max",
     "patience",
+    "look",
     "spin",
     "console",
 ];
@@ -193,6 +199,7 @@ pub fn parse(words: &str) -> Result<Config, ConfigError<'_>> {
                 config.patience_ns =
                     time(100 * US, 10 * S, "a time from 100us to 10s, such as 4ms")?;
             }
+            "look" => config.look_ns = time(US, S, "a time from 1us to 1s, such as 5us")?,
             "spin" => config.spin = true,
             _ => {
                 config.console = console(value).ok_or(bad(
@@ -311,13 +318,14 @@ mod tests {
 
     #[test]
     fn every_option() {
-        let all = "vcpus=4 dp=2-5,7\tslice=20us slice-max=2s  patience=100000ns spin console=none ";
+        let all = "vcpus=4 dp=2-5,7\tslice=20us slice-max=2s  patience=100000ns look=9us spin console=none ";
         let expect = Config {
             vcpus: 4,
             dp: CoreSet(0b1011_1100),
             slice_ns: 20_000,
             slice_max_ns: 2_000_000_000,
             patience_ns: 100_000,
+            look_ns: 9_000,
             spin: true,
             console: Console::None,
         };

@@ -70,6 +70,11 @@ impl Queue {
         true
     }
 
+    /// The one to be popped next.
+    pub(crate) fn first(&self) -> Option<VcpuId> {
+        self.iter().next()
+    }
+
     pub(crate) fn contains(&self, vcpu: VcpuId) -> bool {
         self.iter().any(|v| v == vcpu)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The decisions: round-robin with slices on cores that are lent, and forced
-//! progress on CP cores for vCPUs that would starve.
+//! The decisions: round-robin with slices on cores that are lent, forced
+//! progress on CP cores for vCPUs that would starve, and rescue (`rescue.rs`)
+//! for those that others may be waiting for.
 //!
 //! Times are ticks of the system counter; [`NEVER`] is a time that doesn't
 //! come. Every vCPU that has no core has a *guardian*, an online CP core whose
@@ -16,6 +17,8 @@
 
 mod guardian;
 mod keep;
+mod rescue;
+mod tick;
 mod watch;
 
 pub use watch::WATCH;
@@ -36,8 +39,15 @@ pub struct Params {
     pub slice: u64,
     /// How long a vCPU is ready without a core before a CP core is taken.
     pub patience: u64,
-    /// How long it may keep a core that was taken by force.
+    /// How long it may keep a core that was taken by force; and how much longer
+    /// a slice may get because its vCPU is inside a section.
     pub forced_slice: u64,
+    /// How soon code is looked at again that is inside a section and shouldn't
+    /// be stopped there.
+    pub look: u64,
+    /// How long an urgent vCPU looks for a core whose code is outside all
+    /// sections, before it takes a CP core that isn't.
+    pub rescue: u64,
 }
 
 /// Cores to kick, bit n for core n.
@@ -80,8 +90,17 @@ pub enum Tick {
 struct Core {
     state: CoreState,
     role: Role,
-    /// End of the slice of the vCPU that runs here.
+    /// The native context was inside a section when it lost the core by force.
+    native_inside: bool,
+    /// When the vCPU that runs here, inside a section, must give the core back
+    /// to its native context, which wants it.
+    wanted: u64,
+    /// Of core 0: when the round of questions to all cores began.
+    round: u64,
+    /// End of the slice of the vCPU that runs here, and its start; of a core
+    /// taken by force, since it was taken.
     until: u64,
+    start: u64,
     /// No ward of this core needs anything before this time.
     wards: u64,
     /// Not taken by force before this time: native code has its turn.
@@ -94,6 +113,8 @@ struct Core {
 #[repr(align(64))]
 struct Vcpu {
     state: VcpuState,
+    /// While it is ready: others may be waiting for it, see `rescue.rs`.
+    urgent: bool,
     /// When its timer fires, while it is idle.
     timer: u64,
     /// Since when it is ready.
@@ -106,13 +127,18 @@ struct Vcpu {
 const BLANK_CORE: Core = Core {
     state: CoreState::Off,
     role: Role::Cp,
+    native_inside: false,
+    wanted: NEVER,
+    round: 0,
     until: NEVER,
+    start: 0,
     wards: NEVER,
     turn: 0,
     watch: NEVER,
 };
 const BLANK_VCPU: Vcpu = Vcpu {
     state: VcpuState::Off,
+    urgent: false,
     timer: NEVER,
     since: 0,
     guardian: 0,
@@ -133,6 +159,8 @@ pub struct Scheduler {
     /// Bit n: core n may be lent. Consulted where a core waits; what keeps
     /// others is [`crate::handover::Mail::KEEP`].
     lendable: u32,
+    /// Bit n: core n was asked for its core by an urgent vCPU, in this round.
+    asked: u32,
 }
 
 impl Scheduler {
@@ -143,6 +171,8 @@ impl Scheduler {
                 slice: 0,
                 patience: 0,
                 forced_slice: 0,
+                look: 0,
+                rescue: 0,
             },
             cores: Table([BLANK_CORE; MAX_CORES]),
             vcpus: Table([BLANK_VCPU; MAX_VCPUS]),
@@ -151,6 +181,7 @@ impl Scheduler {
             waiting: 0,
             guardians: 0,
             lendable: u32::MAX,
+            asked: 0,
         }
     }
 
@@ -266,87 +297,31 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The native context takes its core back; the vCPU, which is returned, is
-    /// ready.
+    /// The native context takes back a core that it gave away itself; the vCPU,
+    /// which is returned, is ready. It was stopped outside all sections; else,
+    /// and where the core was taken by force, call [`Self::reclaim`].
     #[inline(always)]
-    pub fn reclaim(&mut self, core: CoreId, now: u64) -> Result<(VcpuId, Kicks), Illegal> {
+    pub fn reclaim_outside(&mut self, core: CoreId, now: u64) -> Result<(VcpuId, Kicks), Illegal> {
         let (vcpu, _) = self.cores[core].state.reclaim()?;
         self.cores[core].until = NEVER;
+        self.cores[core].wanted = NEVER;
         self.vcpus[vcpu].state.preempt()?;
+        self.vcpus[vcpu].urgent = false;
         self.ready.push(vcpu);
         Ok((vcpu, self.place(vcpu, core, now)))
     }
 
-    /// The hypervisor timer fired, or somebody kicked.
-    pub fn tick(&mut self, core: CoreId, now: u64) -> Result<(Tick, Kicks), Illegal> {
-        let mut kicks = Kicks::NONE;
-        let mut starving = false;
-        if now >= self.cores[core].wards {
-            (starving, kicks) = self.look_after_wards(core, now);
-        }
-        let tick = match self.cores[core].state {
-            CoreState::Lent { vcpu, why } if now >= self.cores[core].until => {
-                self.slice_over(core, vcpu, why, now, &mut kicks)?
-            }
-            CoreState::Waiting if self.lendable & 1 << core == 0 => {
-                // Kicked before it was kept: another takes what it came for.
-                if !self.ready.is_empty() {
-                    kicks.0 |= self.kick_waiting().0;
-                }
-                Tick::Continue
-            }
-            CoreState::Waiting if !self.ready.is_empty() => Tick::Lend(Why::Idle),
-            CoreState::Waiting => {
-                // Somebody else took what this core was kicked for.
-                self.waiting |= 1 << core;
-                Tick::Continue
-            }
-            CoreState::Native if starving && now >= self.cores[core].turn => {
-                Tick::Lend(Why::Forced)
-            }
-            CoreState::Native if starving => {
-                let Core { wards, turn, .. } = &mut self.cores[core];
-                *wards = (*wards).min(*turn);
-                Tick::Continue
-            }
-            _ => Tick::Continue,
-        };
-        Ok((tick, kicks))
-    }
-
-    fn slice_over(
+    /// The native context takes its core back. `inside`: the vCPU was stopped
+    /// inside a section.
+    pub fn reclaim(
         &mut self,
         core: CoreId,
-        vcpu: VcpuId,
-        why: Why,
         now: u64,
-        kicks: &mut Kicks,
-    ) -> Result<Tick, Illegal> {
-        match (why, self.ready.pop()) {
-            // An idle core serves the next one, or goes on with the only one.
-            (Why::Idle, None) => {
-                self.cores[core].until = now.saturating_add(self.params.slice);
-                Ok(Tick::Continue)
-            }
-            (Why::Idle, Some(next)) => {
-                self.cores[core].state.rotate(next)?;
-                self.vcpus[vcpu].state.preempt()?;
-                self.ready.push(vcpu);
-                *kicks = Kicks(kicks.0 | self.place(vcpu, core, now).0);
-                self.dispatch(core, next, why, now)?;
-                Ok(Tick::Rotate {
-                    from: vcpu,
-                    to: next,
-                })
-            }
-            // A poller looks at its queues, busy native code goes on.
-            (_, next) => {
-                if let Some(next) = next {
-                    self.ready.push_front(next);
-                }
-                Ok(Tick::Return)
-            }
-        }
+        inside: bool,
+    ) -> Result<(VcpuId, Kicks), Illegal> {
+        let (vcpu, why) = self.cores[core].state.reclaim()?;
+        self.vcpus[vcpu].state.preempt()?;
+        Ok((vcpu, self.stopped(vcpu, core, why, now, inside)))
     }
 
     // vCPUs
@@ -357,6 +332,7 @@ impl Scheduler {
             return Err(Illegal);
         }
         self.vcpus[vcpu].state.start()?;
+        self.vcpus[vcpu].urgent = false;
         self.ready.push(vcpu);
         Ok(self.place(vcpu, from, now))
     }
@@ -392,19 +368,16 @@ impl Scheduler {
         Ok((self.next(core, now)?, kicks.without(core)))
     }
 
-    /// An interrupt for a vCPU: an idle one becomes ready, a ready one runs
-    /// next, because somebody waits for it. `from` is the core that says so.
+    /// Somebody, on core `from`, sent a vCPU an interrupt: an idle one becomes
+    /// ready, a ready one runs next, and urgently, because he may be waiting.
     #[inline]
     pub fn vcpu_interrupt(&mut self, vcpu: VcpuId, from: CoreId, now: u64) -> Kicks {
         if self.vcpus[vcpu].state.wake().is_ok() {
             self.vcpus[vcpu].since = now;
-            self.push_front(vcpu, now);
-            return self.place(vcpu, from, now);
+        } else if self.vcpus[vcpu].urgent || !self.ready.remove(vcpu) {
+            return Kicks::NONE;
         }
-        if self.ready.remove(vcpu) {
-            self.push_front(vcpu, now);
-        }
-        Kicks::NONE
+        self.make_urgent(vcpu, from, now, now)
     }
 
     // Common steps
@@ -416,7 +389,8 @@ impl Scheduler {
             return Err(Illegal);
         };
         // What was taken by force goes back as soon as the starving one is done.
-        let next = if why == Why::Forced {
+        let next = if why == Why::Forced || self.cores[core].wanted != NEVER {
+            self.end_force(core, now);
             None
         } else {
             self.ready.pop()
@@ -438,11 +412,11 @@ impl Scheduler {
     fn dispatch(&mut self, core: CoreId, vcpu: VcpuId, why: Why, now: u64) -> Result<(), Illegal> {
         self.vcpus[vcpu].state.dispatch(core)?;
         let slice = if why == Why::Forced {
-            self.cores[core].turn = now.saturating_add(2 * self.params.forced_slice);
-            self.params.forced_slice
+            self.forced_slice(core, vcpu, now)
         } else {
             self.params.slice
         };
+        self.cores[core].start = now;
         self.cores[core].until = now + slice;
         Ok(())
     }

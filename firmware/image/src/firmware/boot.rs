@@ -336,6 +336,8 @@ fn machine(
         slice: ticks(config.slice_ns),
         patience: ticks(config.patience_ns),
         forced_slice: ticks(config.patience_ns / 4),
+        look: ticks(config.look_ns),
+        rescue: ticks(10 * config.look_ns),
     };
     let mut sched = Scheduler::new(params, &roles, vcpus.len());
     if !vcpus.is_empty() {

@@ -10,7 +10,7 @@ use taichi_abi::telemetry::{Page, Parked};
 use taichi_abi::{control, doorbell};
 use taichi_el2::percore::Core;
 use taichi_el2::vectors::Outcome;
-use taichi_el2::{context, gic, read_sysreg, shared};
+use taichi_el2::{context, read_sysreg, shared};
 use taichi_machine::irouter;
 use taichi_machine::redist::Effect;
 use taichi_machine::sgi_page::{self, Filtered};

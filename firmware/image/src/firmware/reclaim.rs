@@ -3,7 +3,7 @@
 //! follows, or the vCPU has nothing more to do.
 
 use super::hot::HOT;
-use super::lend::{choose, illegal, legal, lend_for, rearm};
+use super::lend::{choose, illegal, legal, lend_for, rearm, seldom};
 use super::machine::{finish, kick_all};
 use super::stray::stray;
 use super::{native, stolen, vcpu, watch};
@@ -19,12 +19,15 @@ use taichi_el2::{gic, shared, timer};
 use taichi_sched::handover::Mail;
 use taichi_sched::{Scheduler, Tick, Why};
 
-/// The native context takes its core back from a running vCPU.
+/// The native context takes back a core that it gave away itself.
 #[inline(always)]
 fn reclaim(core: &mut Core, reason: Reason, now: u64) -> Outcome {
+    if is_inside() {
+        return take_back(core, reason, now);
+    }
     let id = core.id();
     let mut sched = HOT.sched.lock();
-    let Ok((vcpu, kicks)) = sched.reclaim(id, now) else {
+    let Ok((vcpu, kicks)) = sched.reclaim_outside(id, now) else {
         drop(sched);
         return illegal();
     };
@@ -35,11 +38,26 @@ fn reclaim(core: &mut Core, reason: Reason, now: u64) -> Outcome {
     finish(kicks, Outcome::Switch)
 }
 
-/// The same, for a core that may have been taken by force.
+/// The native context takes its core back from a vCPU that is inside a section,
+/// or had taken it by force.
 #[inline(never)]
 fn take_back(core: &mut Core, reason: Reason, now: u64) -> Outcome {
     count_if_taken(core, now);
-    reclaim(core, reason, now)
+    let id = core.id();
+    let mut sched = HOT.sched.lock();
+    let (vcpu, kicks) = legal(sched.reclaim(id, now, is_inside()));
+    HOT.publish_ready(&sched);
+    let deadline = sched.deadline(id);
+    drop(sched);
+    back_to_native(core, vcpu, reason, now, deadline);
+    seldom(finish(kicks, Outcome::Switch))
+}
+
+/// Whether the loaded context is inside a section, where others may wait for
+/// it. All of the kernel may hold a lock, or stand in the queue for one.
+#[inline(always)]
+fn is_inside() -> bool {
+    !context::was_el0()
 }
 
 /// The stay that ends now was stolen from the native context if the core was
@@ -98,7 +116,29 @@ pub fn interrupt_while_lent(core: &mut Core) -> Outcome {
     if core.lend.why == Why::Forced && !core.native().interrupts_enabled() {
         return Outcome::Resume;
     }
-    take_back(core, Reason::Interrupt, timer::now())
+    give_way(core, timer::now())
+}
+
+/// The native context has something to do. A CP core's waits for a moment if the
+/// vCPU is inside a section: others may be waiting for that.
+#[inline(never)]
+fn give_way(core: &mut Core, now: u64) -> Outcome {
+    if !core.is_dp() && is_inside() {
+        let id = core.id();
+        let mut sched = HOT.sched.lock();
+        let may_stay = sched.want_back(id, now);
+        let deadline = sched.deadline(id);
+        drop(sched);
+        if may_stay {
+            // Its timer has said what it had to say.
+            if core.lend.native_timer <= now {
+                core.lend.native_timer = u64::MAX;
+            }
+            rearm(core, deadline);
+            return Outcome::Resume;
+        }
+    }
+    take_back(core, Reason::Interrupt, now)
 }
 
 /// The hypervisor timer fired, or the scheduler has something for this core.
@@ -115,6 +155,9 @@ pub fn tick(core: &mut Core) -> Outcome {
     if core.lend.why == Why::Forced {
         return native_timer_while_taken(core, now);
     }
+    if is_inside() {
+        return give_way(core, now);
+    }
     reclaim(core, Reason::Interrupt, now)
 }
 
@@ -122,7 +165,7 @@ pub fn tick(core: &mut Core) -> Outcome {
 #[inline(never)]
 fn native_timer_while_taken(core: &mut Core, now: u64) -> Outcome {
     if core.native().interrupts_enabled() {
-        take_back(core, Reason::Interrupt, now)
+        give_way(core, now)
     } else {
         ask_scheduler(core, now, u64::MAX)
     }
@@ -133,7 +176,7 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
     let id = core.id();
     let mut sched = HOT.sched.lock();
     let watch = sched.watch(id, now).then(|| sched.kickable());
-    let (tick, kicks) = legal(sched.tick(id, now));
+    let (tick, kicks) = legal(sched.tick(id, now, is_inside()));
     HOT.publish_ready(&sched);
     let deadline = sched.deadline(id);
     let waited = match tick {
@@ -151,6 +194,7 @@ fn ask_scheduler(core: &mut Core, now: u64, native_timer: u64) -> Outcome {
         Tick::Continue if gic::highest_pending() == gic::HYP_TIMER => stray(core, gic::HYP_TIMER),
         Tick::Continue => Outcome::Resume,
         Tick::Rotate { from, to } => {
+            count_if_taken(core, now);
             end_stay(core, from, Event::Rotate, Reason::Slice, now);
             shared::add(&core.counters().rotations, 1);
             follow(core, to, now, waited)

@@ -33,10 +33,12 @@ impl Scheduler {
             state,
             timer,
             since,
+            urgent,
             ..
         } = self.vcpus[vcpu];
         let at = match state {
             VcpuState::Idle => timer,
+            VcpuState::Ready if urgent => self.next_round(vcpu, now),
             // One that starves already is looked at again when native code has
             // had as long a turn as a forced slice.
             VcpuState::Ready => match since.saturating_add(self.params.patience) {
@@ -62,6 +64,17 @@ impl Scheduler {
         Kicks(self.guardians & 1 << guardian)
     }
 
+    /// An idle vCPU's timer fired. It is next, but nobody waits for it.
+    fn timer_fired(&mut self, vcpu: VcpuId, core: CoreId, now: u64) -> Kicks {
+        if self.vcpus[vcpu].state.wake().is_err() {
+            return Kicks::NONE;
+        }
+        self.vcpus[vcpu].urgent = false;
+        self.vcpus[vcpu].since = now;
+        self.push_front(vcpu, now);
+        self.place(vcpu, core, now)
+    }
+
     /// Wakes wards whose timer fired, finds whether one starves, and works out
     /// when to look again.
     pub(super) fn look_after_wards(&mut self, core: CoreId, now: u64) -> (bool, Kicks) {
@@ -73,7 +86,7 @@ impl Scheduler {
                 continue;
             }
             if self.vcpus[vcpu].state == VcpuState::Idle && self.vcpus[vcpu].timer <= now {
-                kicks.0 |= self.vcpu_interrupt(vcpu, core, now).0;
+                kicks.0 |= self.timer_fired(vcpu, core, now).0;
                 continue;
             }
             kicks.0 |= self.guard(vcpu, now).0;

@@ -2,6 +2,7 @@
 //! Random histories of a whole machine; [`world`] says what must hold.
 
 mod progress;
+mod rescue;
 mod world;
 
 use proptest::prelude::*;
@@ -28,23 +29,28 @@ struct Machine {
     params: Params,
     roles: Vec<Role>,
     vcpus: usize,
+    inside: u64,
     seed: u64,
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
-    let params = (1u64..40, 1u64..200, 1u64..60);
-    let params = params.prop_map(|(slice, patience, forced_slice)| Params {
+    let params = (1u64..40, 1u64..200, 1u64..60, 1u64..20, 1u64..80);
+    let params = params.prop_map(|(slice, patience, forced_slice, look, rescue)| Params {
         slice,
         patience,
         forced_slice,
+        look,
+        rescue,
     });
     let roles = proptest::collection::vec(prop_oneof![Just(Role::Cp), Just(Role::Dp)], 2..=16);
-    (params, roles, 0usize..=16, any::<u64>()).prop_map(|(params, mut roles, vcpus, seed)| {
+    let machine = (params, roles, 0usize..=16, 0u64..=8, any::<u64>());
+    machine.prop_map(|(params, mut roles, vcpus, inside, seed)| {
         roles[0] = Role::Cp;
         Machine {
             params,
             roles,
             vcpus,
+            inside,
             seed,
         }
     })
@@ -70,6 +76,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn run(machine: &Machine, events: &[Event]) -> World {
     let mut world = World::new(machine.params, &machine.roles, machine.vcpus, machine.seed);
+    world.inside = machine.inside;
     let cores = machine.roles.len();
     let start = world.now;
     for event in events {

@@ -10,6 +10,8 @@ const PARAMS: Params = Params {
     slice: 50,
     patience: 400,
     forced_slice: 100,
+    look: 20,
+    rescue: 200,
 };
 
 fn lent_to(world: &World, core: CoreId) -> Option<VcpuId> {
@@ -104,7 +106,7 @@ fn patience_may_be_shorter_than_a_forced_slice() {
     let mut scheduler = Scheduler::new(params, &[Role::Cp], 1);
     scheduler.core_on(0).expect("off");
     let _ = scheduler.vcpu_on(0, 0, 1000).expect("off");
-    let _ = scheduler.tick(0, 1000).expect("a tick");
+    let _ = scheduler.tick(0, 1000, false).expect("a tick");
     assert_eq!(scheduler.deadline(0), 1010);
 }
 
@@ -120,7 +122,9 @@ fn a_cp_core_that_comes_alone_guards_all() {
     scheduler.core_on(1).expect("off");
     let late = 1000 + PARAMS.patience + 2 * PARAMS.forced_slice;
     assert!(scheduler.deadline(1) <= late);
-    let _ = scheduler.tick(1, scheduler.deadline(1)).expect("a tick");
+    let _ = scheduler
+        .tick(1, scheduler.deadline(1), false)
+        .expect("a tick");
     assert_eq!(scheduler.vcpu(0), VcpuState::Ready);
     assert!(scheduler.deadline(1) <= late);
 }
@@ -134,7 +138,7 @@ fn a_refused_lend_is_asked_for_again() {
     let _ = scheduler.vcpu_on(0, 0, 1000).expect("off");
     for _ in 0..3 {
         let now = scheduler.deadline(0).max(1000 + PARAMS.patience);
-        let (tick, _) = scheduler.tick(0, now).expect("a tick");
+        let (tick, _) = scheduler.tick(0, now, false).expect("a tick");
         assert_eq!(tick, Tick::Lend(Why::Forced));
         assert_eq!(scheduler.deadline(0), now + 2 * PARAMS.forced_slice);
     }
@@ -150,7 +154,7 @@ fn a_forced_core_goes_back_early() {
         let _ = scheduler.vcpu_on(vcpu, 0, 1000).expect("off");
     }
     let now = 1000 + PARAMS.patience;
-    let (tick, _) = scheduler.tick(0, now).expect("a tick");
+    let (tick, _) = scheduler.tick(0, now, false).expect("a tick");
     assert_eq!(tick, Tick::Lend(Why::Forced));
     let vcpu = scheduler.lend(0, Why::Forced, now).expect("native");
     assert!(vcpu.is_some());
@@ -176,17 +180,17 @@ fn dp_cores_that_are_kept_are_left_alone() {
     // It is kept before it comes.
     let kicks = scheduler.keep_dp_cores(true);
     assert_eq!(kicks.0, 0, "nobody else waits");
-    let (tick, kicks) = scheduler.tick(1, 1001).expect("a tick");
+    let (tick, kicks) = scheduler.tick(1, 1001, false).expect("a tick");
     assert_eq!((tick, kicks.0), (Tick::Continue, 0));
     let kicks = scheduler.wait(2).expect("native");
     assert_eq!(kicks.0, 1 << 2, "the CP core that waits is to take it");
-    let (tick, _) = scheduler.tick(2, 1002).expect("a tick");
+    let (tick, _) = scheduler.tick(2, 1002, false).expect("a tick");
     assert_eq!(tick, Tick::Lend(Why::Idle));
     scheduler.lend(2, Why::Idle, 1002).expect("waiting");
     let kicks = scheduler.vcpu_on(1, 0, 1003).expect("off");
     assert_eq!(kicks.0 & 1 << 1, 0, "a kept DP core is kicked");
     let kicks = scheduler.keep_dp_cores(false);
     assert_eq!(kicks.0, 1 << 1);
-    let (tick, _) = scheduler.tick(1, 1004).expect("a tick");
+    let (tick, _) = scheduler.tick(1, 1004, false).expect("a tick");
     assert_eq!(tick, Tick::Lend(Why::Idle));
 }

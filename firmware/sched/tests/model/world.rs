@@ -66,6 +66,8 @@ pub struct World {
     watched: u64,
     /// When a CP core last left, so that its wards moved.
     moved: u64,
+    /// How often code is inside a section when it is looked at, of 8 times.
+    pub inside: u64,
     random: u64,
 }
 
@@ -92,6 +94,7 @@ impl World {
             kept: false,
             watched: 1000,
             moved: 0,
+            inside: 0,
             random: seed | 1,
         };
         world.core_on(0);
@@ -264,7 +267,22 @@ impl World {
     fn reclaim(&mut self, core: CoreId) {
         let had = self.vcpu_there(core);
         let legal = had.is_some();
-        if let Some((vcpu, kicks)) = self.call(legal, |s, now| s.reclaim(core, now)) {
+        let inside = self.is_inside();
+        let forced = matches!(
+            self.cores[core],
+            CoreState::Lent {
+                why: Why::Forced,
+                ..
+            }
+        );
+        let reclaimed = self.call(legal, |s, now| {
+            if inside || forced {
+                s.reclaim(core, now, inside)
+            } else {
+                s.reclaim_outside(core, now)
+            }
+        });
+        if let Some((vcpu, kicks)) = reclaimed {
             assert_eq!(Some(vcpu), had);
             self.kick(kicks);
         }
@@ -283,7 +301,8 @@ impl World {
             assert_eq!(core, 0, "not the watchman");
             self.watched = self.now;
         }
-        let Some((tick, kicks)) = self.call(true, |s, now| s.tick(core, now)) else {
+        let inside = self.is_inside();
+        let Some((tick, kicks)) = self.call(true, |s, now| s.tick(core, now, inside)) else {
             return;
         };
         self.kick(kicks);
@@ -337,6 +356,10 @@ impl World {
 
     fn runs(&self, core: CoreId) -> bool {
         matches!(self.cores[core], CoreState::Native | CoreState::Lent { .. })
+    }
+
+    fn is_inside(&mut self) -> bool {
+        self.random(7) < self.inside
     }
 
     fn random(&mut self, most: u64) -> u64 {
@@ -443,7 +466,7 @@ impl World {
         match copy.core(0) {
             CoreState::Lent { vcpu, .. } => {
                 taken_back = Some(vcpu);
-                let _ = copy.reclaim(0, self.now).expect("core 0 is lent");
+                let _ = copy.reclaim(0, self.now, false).expect("core 0 is lent");
             }
             CoreState::Waiting => drop(copy.wake(0).expect("core 0 waits")),
             CoreState::Native | CoreState::Off => {}
@@ -525,7 +548,12 @@ impl World {
     /// that was ready earlier can be served twice before it.
     pub fn bound(&self) -> u64 {
         let late = KICK + LATE;
-        let turn = 2 * self.params.forced_slice + self.params.slice + 2 * late;
+        let mut turn = 2 * self.params.forced_slice + self.params.slice + 2 * late;
+        if self.inside > 0 {
+            // Slices are prolonged, and native code has its core as long as it
+            // hadn't; rounds of asking come between.
+            turn += 3 * self.params.forced_slice + 2 * self.params.look + self.params.rescue;
+        }
         self.params.patience + late + self.vcpu_count as u64 * turn
     }
 
@@ -533,7 +561,10 @@ impl World {
     /// vCPU becomes idle or ready, and each turn of forced progress has a few.
     pub fn timer_tick_bound(&self, elapsed: u64) -> u64 {
         let caused: u64 = self.steps[7..].iter().sum();
-        let turn = self.params.slice.min(2 * self.params.forced_slice);
+        let mut turn = self.params.slice.min(2 * self.params.forced_slice);
+        if self.inside > 0 {
+            turn = turn.min(self.params.look);
+        }
         let watched = elapsed / (WATCH * self.params.patience) + 1;
         2 * caused + self.cores.len() as u64 * (elapsed / turn + 2) + watched
     }

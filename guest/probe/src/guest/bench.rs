@@ -18,9 +18,11 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use taichi_abi::{doorbell, smccc};
 
+use super::attack;
 use super::console::say;
 use super::cpu::{self, Cpu};
 use super::gic;
+use super::mmu;
 use super::psci;
 use super::report::check;
 use super::sys::{self, get, set};
@@ -256,6 +258,7 @@ fn on_dp(empty: u64) {
     if let Some(vcpu) = vcpu {
         switches("", yield_core, vcpu, empty);
         switches_with_float(yield_core, vcpu, empty);
+        switches_inside(yield_core, vcpu, empty);
     }
     STOP.store(SLEEPER, Release);
 }
@@ -337,6 +340,8 @@ const HANDLER: u64 = 5;
 const LOOP: u64 = 4;
 
 unsafe extern "C" {
+    fn sampler();
+    fn sampler_float();
     static sampler_vectors: u8;
 }
 
@@ -360,18 +365,32 @@ fn samples() -> &'static [u64; SAMPLES] {
 
 static SAMPLED: AtomicU64 = AtomicU64::new(0);
 
-fn sample_all(_: u64) {
+/// At EL1, where the vCPU may be inside a section.
+fn sample_all_inside(_: u64) {
     sample(SAMPLES);
     SAMPLED.store(1, Release);
 }
 
+/// At EL0, where it may be stopped.
+fn sample_all(_: u64) {
+    sample_at_el0(sampler);
+}
+
 fn sample_all_with_float(_: u64) {
+    sample_at_el0(sampler_float);
+}
+
+fn sample_at_el0(sampler: unsafe extern "C" fn()) {
+    /// CNTKCTL_EL1.EL0VCTEN: EL0 may read the virtual counter.
+    const EL0VCTEN: u64 = 1 << 1;
+    /// ESR_EL1.EC of the SVC with which it comes back.
+    const SVC: u64 = 0x15;
+    set!("cntkctl_el1", EL0VCTEN);
     let start = BUFFER.0.get() as u64;
-    // SAFETY: as in `sample`; v0 is nobody's here.
-    unsafe {
-        asm!("bl sampler_float", inout("x0") start => _, in("x1") start + 8 * SAMPLES as u64,
-            out("x2") _, out("x30") _)
-    };
+    let end = mmu::user(start + 8 * SAMPLES as u64);
+    // SAFETY: it writes the buffer and x0 to x2; v0 is nobody's here.
+    let esr = unsafe { attack::at_el0(cpu::this(), sampler, start, end) };
+    check!(esr >> 26 == SVC, "sampling at EL0 ended with ESR {esr:#x}");
     SAMPLED.store(1, Release);
 }
 
@@ -380,6 +399,18 @@ fn sample_all_with_float(_: u64) {
 fn switches(suffix: &str, lend: fn() -> (u64, u64), vcpu: &Cpu, empty: u64) {
     let times = lend_often(sample_all, lend, vcpu);
     evaluate(suffix, &times, empty);
+}
+
+/// The way back from a vCPU inside a section, which is rescued.
+fn switches_inside(lend: fn() -> (u64, u64), vcpu: &Cpu, empty: u64) {
+    let mut back = Rounds::new();
+    for (before, after) in lend_often(sample_all_inside, lend, vcpu) {
+        let mut stay = samples().iter().filter(|&&s| (before..after).contains(&s));
+        if let Some(last) = stay.next_back() {
+            back.push(after - last);
+        }
+    }
+    back.print("vcpu-to-native-inside", empty);
 }
 
 /// The same with a vCPU that uses floating point: what its first use costs, and

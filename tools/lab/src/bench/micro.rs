@@ -79,6 +79,10 @@ pub const PATHS: &[Path] = &[
         "vcpu-to-native-float",
         "vCPU → native, floating point used",
     )),
+    sampled(more(
+        "vcpu-to-native-inside",
+        "vCPU → native, rescue of the vCPU begun",
+    )),
     path("sgi-forward", "SGI forward, from a DP core", 80),
     more("vtimer-injection", "virtual timer injection"),
     more("null-trap-cp", "null trap on a CP core"),
