@@ -240,6 +240,11 @@ impl Machine {
         if !self.dp.numbers().is_empty() {
             words.push(format!("dp={}", self.dp));
         }
+        if !self.measured && !self.config.contains("look=") {
+            // In real time a core of QEMU is a hundred times slower than a real
+            // one, and would do nothing but look.
+            words.push("look=1ms".to_owned());
+        }
         if self.measured && self.spin {
             // The firmware spins where it would wait, for the same reason.
             words.push("spin".to_owned());
@@ -372,7 +377,10 @@ mod tests {
             vcpus: 2,
             ..Machine::default()
         };
-        assert!(m.arguments().ends_with("taichi=\"vcpus=2 dp=2-3\""));
+        assert!(
+            m.arguments()
+                .ends_with("taichi=\"vcpus=2 dp=2-3 look=1ms\"")
+        );
         assert!(!m.arguments().contains("isolcpus"));
         m.isolate = true;
         assert!(m.arguments().contains("isolcpus=domain,managed_irq,2-3"));

@@ -15,6 +15,7 @@ use crate::guest;
 use crate::kernel::Kernel;
 use crate::progress;
 
+pub mod convoys;
 pub mod devices;
 pub mod features;
 pub mod health;
