@@ -69,7 +69,7 @@ fn warns_no_more_than_bare(kernel: Kernel) {
         ..ours.clone()
     };
     let script = format!(
-        "cat /sys/devices/system/cpu/online; storm --seconds 0.05 --programs 8; {WARNINGS}"
+        "cat /sys/devices/system/cpu/online; storm --seconds 0.2 --programs 8; {WARNINGS}"
     );
     let (ours, bare) = (
         scene::sh(&ours, &script).unwrap(),
