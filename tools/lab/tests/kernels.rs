@@ -68,9 +68,8 @@ fn warns_no_more_than_bare(kernel: Kernel) {
         vcpus: 0,
         ..ours.clone()
     };
-    let script = format!(
-        "cat /sys/devices/system/cpu/online; storm --seconds 0.2 --programs 8; {WARNINGS}"
-    );
+    let script =
+        format!("cat /sys/devices/system/cpu/online; storm --seconds 0.2 --programs 8; {WARNINGS}");
     let (ours, bare) = (
         scene::sh(&ours, &script).unwrap(),
         scene::sh(&bare, &script).unwrap(),
