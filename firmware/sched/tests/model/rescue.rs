@@ -181,3 +181,20 @@ fn an_interrupt_makes_urgent() {
     assert_eq!(s.vcpu_interrupt(0, 1, NOW), Kicks(1));
     assert_eq!(tick(&mut s, 0, NOW + 1, OUTSIDE).0, Tick::Lend(Why::Forced));
 }
+
+/// The waiting core that was kicked for an urgent vCPU turns to its own Linux, which
+/// takes the kick: the vCPU's guardian asks.
+#[test]
+fn a_waiting_core_may_turn_away() {
+    let mut s = machine(&[Role::Cp, Role::Dp], 1);
+    lend(&mut s, 0, Why::Idle, NOW);
+    let (next, _) = s.vcpu_idle(0, u64::MAX, NOW).expect("lent");
+    assert_eq!(next, None);
+    let _ = s.wait(1).expect("native");
+    let _ = tick(&mut s, 0, NOW + 1, OUTSIDE);
+    assert_eq!(s.vcpu_interrupt(0, 0, NOW + 2), Kicks(1 << 1));
+    assert_eq!(s.wake(1).expect("waits"), Kicks::NONE);
+    let asks = s.deadline(0);
+    assert!(asks <= NOW + 2 + PARAMS.look, "{asks}");
+    assert_eq!(tick(&mut s, 0, asks, OUTSIDE).0, Tick::Lend(Why::Forced));
+}

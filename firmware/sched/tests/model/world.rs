@@ -68,6 +68,9 @@ pub struct World {
     moved: u64,
     /// How often code is inside a section when it is looked at, of 8 times.
     pub inside: u64,
+    /// By when the native context of each core must have it back, where the
+    /// vCPU may keep it for a moment.
+    wanted: Vec<Option<u64>>,
     random: u64,
 }
 
@@ -95,6 +98,7 @@ impl World {
             watched: 1000,
             moved: 0,
             inside: 0,
+            wanted: vec![None; roles.len()],
             random: seed | 1,
         };
         world.core_on(0);
@@ -174,10 +178,24 @@ impl World {
                 self.kick(kicks);
             }
         }
-        if state != CoreState::Waiting {
+        if state != CoreState::Waiting && !self.may_stay(core) {
             self.reclaim(core);
         }
         self.leave(core);
+    }
+
+    /// Whether the vCPU of a CP core keeps it for a moment, because it is inside
+    /// a section.
+    fn may_stay(&mut self, core: CoreId) -> bool {
+        let asks = self.roles[core] == Role::Cp && self.vcpu_there(core).is_some();
+        let stays = asks
+            && self.is_inside()
+            && self.call(true, |s, now| Ok(s.want_back(core, now))) == Some(true);
+        if stays {
+            let end = self.now + self.params.rescue;
+            self.wanted[core].get_or_insert(end);
+        }
+        stays
     }
 
     /// PSCI CPU_ON for a vCPU, called on a core that runs something.
@@ -242,8 +260,12 @@ impl World {
                 Some(index) => drop(self.kicks.swap_remove(index)),
                 None => self.timer_ticks += 1,
             }
-            // A core that is off takes no interrupt.
-            if self.cores[core] != CoreState::Off {
+            // A core that is off takes no interrupt, and a DP core's Linux takes
+            // SGI 0 itself.
+            let taken_by_linux = kick.is_some()
+                && self.roles[core] == Role::Dp
+                && self.cores[core] == CoreState::Native;
+            if self.cores[core] != CoreState::Off && !taken_by_linux {
                 self.tick(core);
             }
         }
@@ -409,6 +431,15 @@ impl World {
             };
             self.count(steps);
             self.cores[core] = new;
+            if steps.contains(&5) {
+                assert_eq!(
+                    self.wanted[core], None,
+                    "a vCPU follows on a core that is wanted"
+                );
+            }
+            if !matches!(new, Lent { .. }) {
+                self.wanted[core] = None;
+            }
         }
         for vcpu in 0..self.vcpu_count {
             let (old, new) = (self.vcpus[vcpu], self.scheduler.vcpu(vcpu));
@@ -520,6 +551,12 @@ impl World {
             self.now <= self.watched + WATCH * self.params.patience + LATE,
             "the watchman sleeps"
         );
+        for (core, end) in self.wanted.iter().enumerate() {
+            assert!(
+                end.is_none_or(|end| self.now <= end + LATE),
+                "core {core} is wanted in vain"
+            );
+        }
         for vcpu in 0..self.vcpu_count {
             let from = self.since[vcpu].max(self.moved);
             match self.vcpus[vcpu] {
