@@ -332,9 +332,7 @@ impl Scheduler {
             return Err(Illegal);
         }
         self.vcpus[vcpu].state.start()?;
-        self.vcpus[vcpu].urgent = false;
-        self.ready.push(vcpu);
-        Ok(self.place(vcpu, from, now))
+        Ok(self.enqueue(vcpu, from, now, None))
     }
 
     /// The vCPU on this core called PSCI CPU_OFF. See [`Self::next`].

@@ -49,9 +49,15 @@ impl Scheduler {
         self.enqueue(vcpu, core, now, inside.then_some(at))
     }
 
-    /// A vCPU that was stopped on `core` joins the queue; as an urgent one, if
-    /// cores are to be asked from some time on.
-    fn enqueue(&mut self, vcpu: VcpuId, core: CoreId, now: u64, ask: Option<u64>) -> Kicks {
+    /// A vCPU that was stopped or started on `core` joins the queue; as an urgent
+    /// one, if cores are to be asked from some time on.
+    pub(super) fn enqueue(
+        &mut self,
+        vcpu: VcpuId,
+        core: CoreId,
+        now: u64,
+        ask: Option<u64>,
+    ) -> Kicks {
         self.vcpus[vcpu].urgent = false;
         self.vcpus[vcpu].since = now;
         match ask {
@@ -124,7 +130,7 @@ impl Scheduler {
                     self.asked = 0;
                 }
                 self.asked |= 1 << core;
-                *kicks = Kicks(kicks.0 | self.ask_another(vcpu, core, now).0);
+                kicks.0 |= self.ask_another().0;
                 Ok(Tick::Continue)
             }
         }
@@ -166,20 +172,36 @@ impl Scheduler {
             return Err(Illegal);
         };
         self.ready.remove(to);
+        let tick = self.rotate(core, from, to, now, inside, kicks)?;
+        if why != Why::Idle {
+            let core = &mut self.cores[core];
+            (core.start, core.until) = (start, until);
+        }
+        Ok(tick)
+    }
+
+    /// `to`, which is in no queue, runs in place of `from`, for a slice. If that
+    /// was inside a section, cores are asked soon.
+    pub(super) fn rotate(
+        &mut self,
+        core: CoreId,
+        from: VcpuId,
+        to: VcpuId,
+        now: u64,
+        inside: bool,
+        kicks: &mut Kicks,
+    ) -> Result<Tick, Illegal> {
         self.cores[core].state.rotate(to)?;
         self.vcpus[from].state.preempt()?;
         let again = now.saturating_add(self.params.look);
         kicks.0 |= self.enqueue(from, core, now, inside.then_some(again)).0;
         self.dispatch(core, to, Why::Idle, now)?;
-        if why != Why::Idle {
-            let core = &mut self.cores[core];
-            (core.start, core.until) = (start, until);
-        }
         Ok(Tick::Rotate { from, to })
     }
 
-    /// Cores that are lent first, then CP cores.
-    fn ask_another(&mut self, vcpu: VcpuId, core: CoreId, now: u64) -> Kicks {
+    /// The next core of this round: those that are lent first, then CP cores.
+    /// When all have been asked, the vCPU's guardian begins the next round.
+    fn ask_another(&mut self) -> Kicks {
         let lent = |c: &CoreId| matches!(self.cores[*c].state, CoreState::Lent { .. });
         let native = |c: &CoreId| {
             self.cores[*c].state == CoreState::Native && self.cores[*c].role == Role::Cp
@@ -187,16 +209,9 @@ impl Scheduler {
         let fresh = |c: &CoreId| self.asked & 1 << *c == 0;
         let mut others = (0..MAX_CORES).filter(fresh);
         let next = others.clone().find(lent).or_else(|| others.find(native));
-        match next {
-            Some(next) => {
-                self.asked |= 1 << next;
-                Kicks(1 << next)
-            }
-            None => {
-                let again = self.next_round(vcpu, now);
-                self.guard_until(vcpu, again).without(core)
-            }
-        }
+        let next = next.map_or(0, |core| 1 << core);
+        self.asked |= next;
+        Kicks(next)
     }
 
     /// When cores are asked again for `vcpu`: soon, the later the longer that

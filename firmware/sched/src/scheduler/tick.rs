@@ -70,16 +70,7 @@ impl Scheduler {
                 self.cores[core].until = now.saturating_add(self.params.slice);
                 Ok(Tick::Continue)
             }
-            (Why::Idle, Some(next)) => {
-                self.cores[core].state.rotate(next)?;
-                self.vcpus[vcpu].state.preempt()?;
-                kicks.0 |= self.stopped(vcpu, core, why, now, inside).0;
-                self.dispatch(core, next, why, now)?;
-                Ok(Tick::Rotate {
-                    from: vcpu,
-                    to: next,
-                })
-            }
+            (Why::Idle, Some(next)) => self.rotate(core, vcpu, next, now, inside, kicks),
             // A poller looks at its queues, busy native code goes on.
             (_, next) => {
                 if let Some(next) = next {
