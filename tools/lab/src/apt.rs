@@ -234,6 +234,10 @@ impl Apt {
     /// # Errors
     /// Where a file can't be fetched or isn't what the list says.
     pub fn download(&self, side: Side, packages: &[Package], what: &str) -> Result<Vec<PathBuf>> {
+        if packages.is_empty() {
+            // apt-get takes no packages for a mistake.
+            return Ok(Vec::new());
+        }
         let directory = self.root.join("archives");
         let mut child = self
             .command(side)
@@ -424,6 +428,16 @@ Dir::Etc::trustedparts "/etc/apt/trusted.gpg.d";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_to_download_is_no_failure() {
+        let apt = Apt {
+            root: "/nowhere".into(),
+            suite: Suite::Stable,
+        };
+        let files = apt.download(Side::Guest, &[], "nothing").unwrap();
+        assert!(files.is_empty());
+    }
 
     #[test]
     fn package_files_are_taken_apart() {

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt, Side, Suite};
-use crate::cache::Cache;
+use crate::cache::{Cache, Lock};
 use crate::cpio::Tree;
 use crate::progress;
 
 /// The file in a set that lists the directories of its packages.
 const LIST: &str = "list";
+/// The layout of sets and packages in the cache.
+const KEY: &str = "1";
 
 /// Adds `names` and what they need to a guest's files.
 ///
@@ -35,35 +37,40 @@ pub fn add(cache: &Cache, names: &[String], tree: &mut Tree) -> Result<()> {
 /// Fetches and unpacks one package's closure where that wasn't done before.
 /// Packages are shared between closures.
 fn ensure(cache: &Cache, name: &str) -> Result<Vec<PathBuf>> {
-    let (set, key) = (format!("deb-sets/{name}"), "1");
-    if !cache.has(&set, key) {
+    let set = format!("deb-sets/{name}");
+    if !cache.has(&set, KEY) {
         let lock = cache.lock()?;
-        let apt = Apt::open(cache, Suite::Stable)?;
-        let packages = apt.resolve(Side::Guest, &[name])?;
-        let directory = |p: &apt::Package| format!("debs/{}", p.directory());
-        let missing: Vec<_> = packages
-            .iter()
-            .filter(|p| !cache.has(&directory(p), key))
-            .cloned()
-            .collect();
-        progress::step(format!(
-            "fetching {name} for the guest: {} packages, {} of them new",
-            packages.len(),
-            missing.len()
-        ));
-        let files = apt.download(Side::Guest, &missing, name)?;
-        for (package, file) in missing.iter().zip(files) {
-            cache.install(&lock, &directory(package), key, |root| {
-                apt::unpack(&[file], root, &package.name)
-            })?;
+        // Another process may have done it while this one waited.
+        if !cache.has(&set, KEY) {
+            fetch(cache, &lock, name, &set)?;
         }
-        let list: String = packages.iter().map(|p| directory(p) + "\n").collect();
-        cache.install(&lock, &set, key, |root| {
-            Ok(fs::write(root.join(LIST), list)?)
-        })?;
     }
     let list = fs::read_to_string(cache.path(&set).join(LIST))?;
     Ok(list.lines().map(|l| cache.path(l)).collect())
+}
+
+fn fetch(cache: &Cache, lock: &Lock, name: &str, set: &str) -> Result<()> {
+    let apt = Apt::open(cache, Suite::Stable)?;
+    let packages = apt.resolve(Side::Guest, &[name])?;
+    let directory = |p: &apt::Package| format!("debs/{}", p.directory());
+    let missing: Vec<_> = packages
+        .iter()
+        .filter(|p| !cache.has(&directory(p), KEY))
+        .cloned()
+        .collect();
+    progress::step(format!(
+        "fetching {name} for the guest: {} packages, {} of them new",
+        packages.len(),
+        missing.len()
+    ));
+    let files = apt.download(Side::Guest, &missing, name)?;
+    for (package, file) in missing.iter().zip(files) {
+        cache.install(lock, &directory(package), KEY, |root| {
+            apt::unpack(&[file], root, &package.name)
+        })?;
+    }
+    let list: String = packages.iter().map(|p| directory(p) + "\n").collect();
+    cache.install(lock, set, KEY, |root| Ok(fs::write(root.join(LIST), list)?))
 }
 
 /// What a guest in memory does without.
