@@ -219,16 +219,8 @@ fn image(
     let image = directory.join(name);
     // Put in its place whole: another test's QEMU may be about to read it.
     let new = tempfile::NamedTempFile::new_in(&directory).context("making an image")?;
-    let out = Command::new(tools::cross(cache, "objcopy"))
-        .args(["-O", "binary"])
-        .args([elf.as_path(), new.path()])
-        .output()
-        .context("running objcopy")?;
-    ensure!(
-        out.status.success(),
-        "objcopy: {}",
-        String::from_utf8_lossy(&out.stderr).trim()
-    );
+    let flat = [Path::new("-O"), Path::new("binary"), &elf, new.path()];
+    tools::objcopy(cache, flat)?;
     new.persist(&image).context("replacing an image")?;
     Ok(Image { elf, image })
 }

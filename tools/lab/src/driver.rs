@@ -47,7 +47,8 @@ pub fn module(cache: &Cache, kernel: &Kernel) -> Result<Module> {
     let key = copy_sources(&directory)?;
     if !file.exists() || fs::read_to_string(directory.join(KEY)).ok().as_ref() != Some(&key) {
         make(cache, &headers, &directory)?;
-        strip(cache, &file)?;
+        // A guest unpacks it in memory at every boot: no debugging information.
+        tools::objcopy(cache, [Path::new("--strip-debug"), &file])?;
         fs::write(directory.join(KEY), key)?;
     }
     Ok(Module {
@@ -95,21 +96,6 @@ fn make(cache: &Cache, headers: &Headers, directory: &Path) -> Result<()> {
         "building the test driver for {} failed\n{}{}",
         headers.release,
         String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr).trim()
-    );
-    Ok(())
-}
-
-/// A guest unpacks it in memory at every boot: no debugging information.
-fn strip(cache: &Cache, file: &Path) -> Result<()> {
-    let out = Command::new(tools::cross(cache, "objcopy"))
-        .arg("--strip-debug")
-        .arg(file)
-        .output()
-        .context("running objcopy")?;
-    ensure!(
-        out.status.success(),
-        "objcopy: {}",
         String::from_utf8_lossy(&out.stderr).trim()
     );
     Ok(())

@@ -2,13 +2,14 @@
 //! Running programs out of the cache: each finds its own libraries, whatever
 //! the host has.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::cache::Cache;
 use crate::components::Component;
@@ -43,6 +44,26 @@ pub fn cross(cache: &Cache, name: &str) -> PathBuf {
         Component::Cross,
         &format!("aarch64-linux-gnu-{name}"),
     )
+}
+
+/// Runs the arm64 `objcopy`.
+///
+/// # Errors
+/// What it complains of.
+pub fn objcopy<A: AsRef<OsStr>>(
+    cache: &Cache,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<()> {
+    let out = Command::new(cross(cache, "objcopy"))
+        .args(arguments)
+        .output()
+        .context("running objcopy")?;
+    ensure!(
+        out.status.success(),
+        "objcopy: {}",
+        String::from_utf8_lossy(&out.stderr).trim()
+    );
+    Ok(())
 }
 
 /// The directory of the arm64 tools, under their full names.

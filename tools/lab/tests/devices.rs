@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use taichi_lab::stress::devices::{self, Amount};
+use taichi_lab::stress::health;
 use taichi_lab::{Kernel, Machine};
 
 const CORES: u32 = 4;
@@ -51,19 +52,8 @@ fn moved(kernel: Kernel) {
     assert!(report.requests > 0 && report.frames > 0, "{report:?}");
     // Without PLPIS in its redistributor Linux uses the boot CPU's collection for a
     // vCPU, by luck, and warns.
-    let sick = [
-        "BUG",
-        "WARNING",
-        "Oops",
-        "Unexpected",
-        "rcu: INFO",
-        "nobody cared",
-    ];
-    let said = outcome
-        .console
-        .lines()
-        .find(|l| sick.iter().any(|s| l.contains(s)));
-    assert_eq!(said, None, "{}", outcome.tail());
+    health::check(&outcome).unwrap();
+    health::check_stalls(&outcome).unwrap();
 }
 
 #[test]

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use taichi_lab::stress::locks;
-use taichi_lab::{Ending, Kernel, Machine, Streams, driver, guest};
+use taichi_lab::stress::{locks, scene};
+use taichi_lab::{Ending, Kernel, Machine, driver};
 
 /// The kernel takes the module for its own (version and symbols agree), and lets
 /// it go.
@@ -21,9 +21,7 @@ fn loads_and_unloads(kernel: Kernel) {
     };
     let script = "test -c /dev/taichi-accel && rmmod taichi_accel && \
                   ! test -e /dev/taichi-accel && dmesg | grep taichi_accel:";
-    let command = ["sh", "-c", script].map(String::from);
-    let outcome = guest::run(&machine, &command, Streams::Captured).unwrap();
-    outcome.success().unwrap();
+    let outcome = scene::sh(&machine, script).unwrap();
     // It isn't Debian's, and says so; nothing else.
     for line in outcome.text().lines() {
         assert!(

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use taichi_lab::stress::health;
 use taichi_lab::stress::power::{self, Until};
 use taichi_lab::{Kernel, Machine};
 
@@ -57,12 +58,8 @@ fn a_crash_kernel_runs_on_a_vcpu_6_12() {
 fn hotplug(kernel: Kernel) {
     let (report, outcome) = power::hotplug(&machine(kernel), Until::Rounds(100), 1).unwrap();
     assert_eq!(report.rounds, 100);
-    let sick = ["BUG", "Oops", "Unexpected", "rcu: INFO"];
-    let said = outcome
-        .console
-        .lines()
-        .find(|l| sick.iter().any(|s| l.contains(s)));
-    assert_eq!(said, None, "{}", outcome.tail());
+    health::check(&outcome).unwrap();
+    health::check_stalls(&outcome).unwrap();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! -p taichi-lab --features guest --test status`.
 #![cfg(feature = "guest")]
 
+use taichi_lab::stress::scene;
 use taichi_lab::{Kernel, Machine, Streams, guest};
 
 /// What `script` prints on two CP cores, two DP cores and two vCPUs, in
@@ -17,9 +18,7 @@ fn prints(script: &str) -> String {
         measured: true,
         ..Machine::default()
     };
-    let command = ["sh", "-c", script].map(String::from);
-    let outcome = guest::run(&machine, &command, Streams::Captured).unwrap();
-    outcome.success().unwrap();
+    let outcome = scene::sh(&machine, script).unwrap();
     outcome.text()
 }
 

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use taichi_guest::report::Traps;
-use taichi_lab::{Kernel, Machine, Streams, guest};
+use taichi_lab::stress::scene;
+use taichi_lab::{Kernel, Machine};
 
 /// Runs a shell script in the guest, which prints a report.
 fn traps(kernel: Kernel, tick: u32, script: &str) -> Traps {
@@ -23,9 +24,7 @@ fn traps(kernel: Kernel, tick: u32, script: &str) -> Traps {
         timeout: Duration::from_secs(800),
         ..Machine::default()
     };
-    let command = ["sh", "-c", script].map(String::from);
-    let outcome = guest::run(&machine, &command, Streams::Captured).unwrap();
-    outcome.success().unwrap();
+    let outcome = scene::sh(&machine, script).unwrap();
     serde_json::from_str(&outcome.text()).unwrap()
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use taichi_guest::report::Devices;
 
-use crate::guest::{self, Outcome, Streams};
+use super::scene;
+use crate::guest::Outcome;
 use crate::machine::Machine;
 
 /// Modules of the devices, beside those of the lab's own.
@@ -118,9 +119,7 @@ pub fn moved(machine: &Machine, amount: Amount) -> Result<(Devices, Outcome)> {
     script += &format!(
         "devices --cores {cores} --rounds {rounds} --seconds {seconds} --limit {limit} {others}"
     );
-    let command = ["sh", "-c", &script].map(String::from);
-    let outcome = guest::run(&machine, &command, Streams::Captured)?;
-    outcome.success()?;
+    let outcome = scene::sh(&machine, &script)?;
     let report: Devices = serde_json::from_str(&outcome.text()).context("devices' report")?;
     // Queues of the first disk, the other three, and two of each interface.
     let expected = (cpus + 3 + 4) as usize;

@@ -16,7 +16,7 @@ pub const WARNINGS: &str = "dmesg -r | grep '^<[0-4]>' >&2; true";
 /// Words in kernel messages that mean that something can't be. Complaints about
 /// time ("stall", "hrtimer: interrupt took") are looked for in deterministic
 /// time only: a busy host causes them on a bare machine too.
-const SICK: [&str; 4] = ["BUG", "WARNING", "Oops", "Unexpected"];
+const SICK: [&str; 5] = ["BUG", "WARNING", "Oops", "Unexpected", "nobody cared"];
 
 /// A warning of Linux 6.12 on a bare machine as well: 11 times in 200 rounds of
 /// hotplug with 7 cores on a busy host.

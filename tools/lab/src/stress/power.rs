@@ -9,9 +9,9 @@ use taichi_guest::report;
 use tempfile::TempDir;
 
 use super::health;
-use super::scene::{Job, Scene};
+use super::scene::{self, Job, Scene};
 use crate::cache::Cache;
-use crate::guest::{self, Outcome, Streams};
+use crate::guest::Outcome;
 use crate::initramfs::{self, Add, Contents, Session};
 use crate::kernel::Kernel;
 use crate::machine::Machine;
@@ -70,11 +70,6 @@ fn load(how: &str, append: &str) -> String {
     )
 }
 
-fn sh(machine: &Machine, script: &str) -> Result<Outcome> {
-    let command = ["sh", "-c", script].map(String::from);
-    guest::run(machine, &command, Streams::Captured)
-}
-
 /// Boots `machine`, and from it `next` by kexec, which must come up with all
 /// CPUs. Gives the second kernel's version.
 ///
@@ -83,8 +78,7 @@ fn sh(machine: &Machine, script: &str) -> Result<Outcome> {
 pub fn kexec(machine: &Machine, next: &Kernel) -> Result<String> {
     let files = Next::new(next, &[], WHO)?;
     let script = format!("{} && exec kexec -e", load("-l", ""));
-    let outcome = sh(&files.given_to(machine), &script)?;
-    outcome.success()?;
+    let outcome = scene::sh(&files.given_to(machine), &script)?;
     second_kernel(
         &outcome,
         &format!("0-{}", machine.cores + machine.vcpus - 1),
@@ -117,8 +111,7 @@ pub fn crash(machine: &Machine, next: &Kernel, cpu: u32) -> Result<String> {
         "md5sum next/disk; {} && taskset -c {cpu} sh -c 'echo c >/proc/sysrq-trigger'",
         load("-p", "nr_cpus=1 reset_devices")
     );
-    let outcome = sh(&machine, &script)?;
-    outcome.success()?;
+    let outcome = scene::sh(&machine, &script)?;
     let text = outcome.text();
     let words = text.lines().map(|l| l.split(' ').next().unwrap_or(""));
     let words: Vec<_> = words.collect();
@@ -170,8 +163,7 @@ pub fn hotplug(machine: &Machine, until: Until, seed: u64) -> Result<(report::Ho
          storm --seconds 100000 --programs 16 >/dev/null & \
          exec hotplug --random --seed {seed} {bound}"
     );
-    let outcome = sh(machine, &script)?;
-    outcome.success()?;
+    let outcome = scene::sh(machine, &script)?;
     let report = serde_json::from_str(&outcome.text()).context("hotplug's report")?;
     Ok((report, outcome))
 }
